@@ -1,0 +1,21 @@
+"""The failures that a user can mend. Each message is one line that names the remedy."""
+
+
+class ForewarnError(Exception):
+    """Base of all errors that the command line reports without a traceback."""
+
+
+class TaxonomyError(ForewarnError):
+    """A taxonomy file is missing, malformed or contradicts itself."""
+
+
+class TableError(ForewarnError):
+    """A table (CSV, TSV, JSON Lines, Parquet) cannot be read or written."""
+
+
+class CorpusError(ForewarnError):
+    """A corpus was read but cannot be trained or scored on."""
+
+
+class ModelError(ForewarnError):
+    """A model directory is missing, damaged, foreign or of a newer schema."""
