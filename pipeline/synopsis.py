@@ -1,0 +1,189 @@
+"""A synopsis as catalogues write it: cleaned, with its offsets kept, and judged fit to read."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+MIN_WORDS = 6
+"""Fewer words than this say too little to suggest anything from."""
+
+
+class Status(StrEnum):
+    """Whether a synopsis can be read, and if not, why not."""
+
+    OK = "ok"
+    TOO_SHORT = "too-short"
+    NOT_ENGLISH = "not-english"
+    EMPTY = "empty"
+
+
+@dataclass(frozen=True)
+class CleanText:
+    """Cleaned text that remembers where each of its characters came from.
+
+    `starts[i]` and `ends[i]` delimit, in the text as given, what became character `i`.
+    """
+
+    text: str
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """The span of the given text that became `text[start:end]`."""
+        return self.starts[start], self.ends[end - 1]
+
+
+_INLINE = "a|abbr|b|big|cite|em|font|i|mark|s|small|span|strong|sub|sup|u|url|spoiler"
+# Each step replaces what its pattern finds. No pattern can backtrack over more than it matched.
+_STEPS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (
+        re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});"),
+        lambda match: html.unescape(match[0]),
+    ),
+    (re.compile(rf"</?(?:{_INLINE})(?:\s[^<>]*)?/?>", re.IGNORECASE), lambda match: ""),
+    (re.compile(r"</?[a-zA-Z][^<>]*>|<!--[^<>]*-->"), lambda match: " "),
+    (
+        re.compile(rf"\[/?(?:{_INLINE}|img|quote|list|center)(?:=[^\[\]]*)?\]", re.IGNORECASE),
+        lambda match: "",
+    ),
+    # A base character with its combining marks, or any character outside ASCII.
+    (
+        re.compile(r"[\x00-\x7f][\u0300-\u036f]+|[^\x00-\x7f][\u0300-\u036f]*|[\x00-\x08\x0e-\x1f\x7f]"),
+        lambda match: _plain(match[0]),
+    ),
+    (
+        re.compile(
+            r"[(\[]\s*(?:source|written\s+by|adapted\s+from|synopsis\s+(?:by|from)|summary\s+from"
+            r"|translated\s+by|edited\s+by)\b[^()\[\]]{0,200}[)\]]",
+            re.IGNORECASE,
+        ),
+        lambda match: " ",
+    ),
+    (
+        re.compile(r"(?:(?<=[.!?\"'\n])|^)[\s~-]*\bsource\s?:\s*[^\n.!?]{1,60}\.?\s*\Z", re.IGNORECASE),
+        lambda match: "",
+    ),
+    (re.compile(r"[^\S ]\s*| \s+|\A\s+|\s+\Z"), lambda match: _space(match)),
+)
+_MAX_PASSES = 12
+_APOSTROPHES = dict.fromkeys(map(ord, "‘’‛ʼ＇`´"), "'")
+
+
+def clean(text: str) -> str:
+    """`text` without markup, entities, source notes, odd Unicode and spare white space.
+
+    Cleaning is idempotent. Compatibility characters become plain ones (Unicode NFKC), curly
+    apostrophes straight, control and invisible characters spaces or nothing.
+    """
+    for _ in range(_MAX_PASSES):
+        before = text
+        for pattern, replacement in _STEPS:
+            text = pattern.sub(replacement, text)
+        if text == before:
+            break
+    return text
+
+
+def clean_with_offsets(text: str) -> CleanText:
+    """As `clean`, keeping for each character the span of `text` that it came from."""
+    result = CleanText(text, tuple(range(len(text))), tuple(range(1, len(text) + 1)))
+    for _ in range(_MAX_PASSES):
+        before = result.text
+        for pattern, replacement in _STEPS:
+            result = _rewrite(result, pattern, replacement)
+        if result.text == before:
+            break
+    return result
+
+
+def _rewrite(
+    source: CleanText, pattern: re.Pattern[str], replacement: Callable[[re.Match[str]], str]
+) -> CleanText:
+    pieces: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    position = 0
+    for match in pattern.finditer(source.text):
+        begin, stop = match.span()
+        new = replacement(match)
+        if begin == stop or new == match[0]:
+            continue
+        pieces += (source.text[position:begin], new)
+        starts += source.starts[position:begin]
+        ends += source.ends[position:begin]
+        starts += [source.starts[begin]] * len(new)
+        ends += [source.ends[stop - 1]] * len(new)
+        position = stop
+    if not pieces:
+        return source
+    pieces.append(source.text[position:])
+    starts += source.starts[position:]
+    ends += source.ends[position:]
+    return CleanText("".join(pieces), tuple(starts), tuple(ends))
+
+
+def _plain(cluster: str) -> str:
+    normal = unicodedata.normalize("NFKC", cluster).translate(_APOSTROPHES)
+    return "".join(_visible(character) for character in normal)
+
+
+def _visible(character: str) -> str:
+    category = unicodedata.category(character)
+    if category == "Cf":
+        return ""
+    return " " if category in {"Cc", "Cs", "Co", "Cn"} and not character.isspace() else character
+
+
+def _space(match: re.Match[str]) -> str:
+    at_edge = match.start() == 0 or match.end() == len(match.string)
+    return "" if at_edge else " "
+
+
+# Function words that make up a fifth or more of any English blurb (43,000 of them: at least 17 %)
+# and that other languages in Latin script share few of.
+_FUNCTION_WORDS = frozenset(
+    "the of and to in a is that for it with as was on are by be at from his her he she they their "
+    "this have has had who not but or an when what which one all there you been will more if out "
+    "so up into them only can than its him about after before i my me we our your no do does did "
+    "some would could must where while how then now over just even between through during against "
+    "until because each both being these those were also very too yet still once nobody nothing "
+    "never every any himself herself".split()
+)
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+_ENGLISH_SHARE = 0.2
+
+
+def status(cleaned: str) -> Status:
+    """Whether a cleaned synopsis can be read: not empty, in English, and long enough."""
+    if not cleaned:
+        return Status.EMPTY
+    words = _WORD.findall(cleaned.lower())
+    if not words:
+        return Status.EMPTY
+    if _foreign_script(words):
+        return Status.NOT_ENGLISH
+    if len(words) < MIN_WORDS:
+        return Status.TOO_SHORT
+    share = sum(word in _FUNCTION_WORDS for word in words) / len(words)
+    if share >= _ENGLISH_SHARE or _identified_as_english(cleaned):
+        return Status.OK
+    return Status.NOT_ENGLISH
+
+
+def _foreign_script(words: list[str]) -> bool:
+    letters = "".join(words)
+    latin = sum(character < "\u0250" for character in letters)
+    return latin * 2 < len(letters)
+
+
+def _identified_as_english(cleaned: str) -> bool:
+    # Loading the identifier takes half a second, so it is asked about the doubtful few alone.
+    from py3langid import langid
+
+    # 'pcm' is Nigerian Pidgin, for which lists of English names and titles are often taken.
+    return langid.classify(cleaned)[0] in {"en", "pcm"}
