@@ -1,0 +1,116 @@
+"""From log-odds to suggestions: calibrated probabilities, implied tags, thresholds by profile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+LabelArray = npt.NDArray[np.int8]
+
+PROFILES = ("balanced", "cautious", "strict")
+"""Best F1; recall of at least 0.9; precision of at least 0.9 (where they can be reached)."""
+TARGET = 0.9
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """(tags,) probabilities from which a tag is suggested, for each profile.
+
+    `reached` says for each tag whether the profile's target was met on held-out rows.
+    """
+
+    values: dict[str, FloatArray]
+    reached: dict[str, npt.NDArray[np.bool_]]
+
+
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """Probabilities of log-odds, without overflow."""
+    return np.exp(-np.logaddexp(0.0, -logits))
+
+
+def close(scores: FloatArray, implications: Sequence[tuple[int, int]]) -> FloatArray:
+    """(n, tags) scores in which no broader tag scores below a narrower one.
+
+    `implications` holds (narrow, broad) columns, narrowest first.
+    """
+    closed = scores.copy()
+    for narrow, broad in implications:
+        np.maximum(closed[:, broad], closed[:, narrow], out=closed[:, broad])
+    return closed
+
+
+def fit_calibration(logits: FloatArray, labels: LabelArray) -> tuple[float, float]:
+    """Slope and intercept that turn (n,) out-of-fold log-odds into calibrated ones.
+
+    Platt's sigmoid with his smoothed targets (Platt 1999, "Probabilistic outputs for support
+    vector machines"), by Newton's method. The slope is never negative.
+    """
+    positives = int((labels == 1).sum())
+    negatives = len(labels) - positives
+    target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    design = np.stack([logits, np.ones_like(logits)], axis=1)
+    beta = np.array([1.0, 0.0])
+    # A weak pull towards leaving the scores alone keeps few positives from running away.
+    prior, strength = np.array([1.0, 0.0]), np.array([0.5, 0.01])
+    for _ in range(100):
+        p = sigmoid(design @ beta)
+        gradient = design.T @ (p - target) + strength * (beta - prior)
+        weight = np.maximum(p * (1 - p), 1e-9)
+        hessian = (design * weight[:, None]).T @ design + np.diag(strength)
+        step = np.linalg.solve(hessian, gradient)
+        beta = beta - np.clip(step, -2, 2)
+        if np.abs(step).max() < 1e-8:
+            break
+    return max(float(beta[0]), 1e-3), float(beta[1])
+
+
+def choose_thresholds(probabilities: FloatArray, labels: LabelArray) -> Thresholds:
+    """Thresholds for each profile from (n, tags) held-out probabilities and labels.
+
+    Unknown cells (-1) are left out. A profile's target may be out of reach for a tag: then
+    `cautious` takes what `balanced` takes or more, and `strict` the most precise threshold that
+    still finds something. A cautious threshold is never above the balanced one, nor a strict
+    one below it, so the suggestions of the profiles are nested.
+    """
+    tags = probabilities.shape[1]
+    values = {profile: np.full(tags, 0.5) for profile in PROFILES}
+    reached = {profile: np.zeros(tags, dtype=bool) for profile in PROFILES}
+    for tag in range(tags):
+        known = labels[:, tag] >= 0
+        chosen = _tag_thresholds(probabilities[known, tag], labels[known, tag] == 1)
+        for profile, (threshold, met) in chosen.items():
+            values[profile][tag], reached[profile][tag] = threshold, met
+    return Thresholds(values, reached)
+
+
+def _tag_thresholds(
+    scores: FloatArray, labels: npt.NDArray[np.bool_]
+) -> dict[str, tuple[float, bool]]:
+    if not labels.any():
+        return {profile: (1.0, False) for profile in PROFILES}
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], np.cumsum(labels[order])
+    last_of_ties = np.append(ranked[1:] < ranked[:-1], True)
+    rank = np.flatnonzero(last_of_ties)
+    found, suggested = hits[rank], rank + 1
+    below = np.append(ranked[1:], 0.0)[rank]
+    cuts = (ranked[rank] + below) / 2
+    precision, recall = found / suggested, found / labels.sum()
+    f1 = 2 * found / (suggested + labels.sum())
+    best = int(np.argmax(f1))
+    enough = np.flatnonzero(recall >= TARGET)
+    cautious = min(float(cuts[enough[0]]), float(cuts[best]))
+    precise = np.flatnonzero((precision >= TARGET) & (found >= min(3, labels.sum())))
+    strict_at = int(precise[-1]) if len(precise) else int(np.argmax(precision * (found > 0)))
+    strict = max(float(cuts[strict_at]), float(cuts[best]))
+    # Recall of 0.9 is always reached by suggesting everything; that is not worth the name.
+    useful = float(precision[enough[0]]) > labels.mean() * 1.5
+    return {
+        "balanced": (float(cuts[best]), True),
+        "cautious": (cautious, useful),
+        "strict": (strict, len(precise) > 0),
+    }
