@@ -1,0 +1,195 @@
+"""A model on disk: a directory of data that is checked when loaded and never executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import release
+from pipeline.decision import PROFILES, Thresholds
+from pipeline.errors import ModelError, TaxonomyError
+from pipeline.model import Model
+from pipeline.taxonomy import Taxonomy
+
+FORMAT = "forewarn-model"
+SCHEMA_VERSION = 1
+KIND = "linear"
+_ARRAYS = ("idf", "weights", "bias")
+_CONFIG, _VOCABULARY, _CARD = "config.json", "vocabulary.txt", "README.md"
+
+
+def save_model(model: Model, path: str | Path, card: str = "") -> None:
+    """Write a model directory, whole or not at all.
+
+    The directory holds `config.json` (schema version, taxonomy, thresholds, provenance, SHA-256
+    of the other files), `vocabulary.txt` (a feature a line), `idf.npy`, `weights.npy`,
+    `bias.npy`, and, where `card` is given, the model card `README.md`.
+
+    Raises:
+        ModelError: `path` holds something that is not a model, or cannot be written.
+    """
+    target = Path(path)
+    if target.exists() and not (target / _CONFIG).is_file() and any(_entries(target)):
+        raise ModelError(f"{target}: is there and is not a model; choose another folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            _write(model, scratch, card)
+            scratch.chmod(0o755)
+            _swap(scratch, target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise ModelError(f"{target}: cannot be written ({error.strerror})") from error
+
+
+def load_model(name: str | Path = "default") -> Model:
+    """Load a model by its directory or by the name of a released one; nothing is executed.
+
+    Raises:
+        ModelError: it is missing, damaged, of another format or of a newer schema.
+    """
+    folder = find_model(name)
+    config = _read_config(folder)
+    for file, digest in config["files"].items():
+        if _sha256(folder / file, folder) != digest:
+            raise ModelError(f"{folder}: {file} is damaged; fetch or train the model again")
+    try:
+        arrays = {
+            key: np.load(folder / f"{key}.npy", allow_pickle=False, mmap_mode="r")
+            for key in _ARRAYS
+        }
+        vocabulary = tuple((folder / _VOCABULARY).read_text(encoding="utf-8").split("\n")[:-1])
+        model = Model(
+            taxonomy=Taxonomy.from_dict(config["taxonomy"], str(folder / _CONFIG)),
+            tags=tuple(config["tags"]),
+            vocabulary=vocabulary,
+            idf=np.array(arrays["idf"]),
+            weights=arrays["weights"],
+            bias=np.array(arrays["bias"]),
+            thresholds=_read_thresholds(config["thresholds"]),
+            provenance=config["provenance"],
+        )
+    except (KeyError, TypeError, ValueError, OSError, TaxonomyError) as error:
+        raise ModelError(f"{folder}: does not hold together ({error}); train it again") from error
+    shape = (len(model.vocabulary), len(model.tags))
+    if model.weights.shape != shape or model.idf.shape != shape[:1] or model.bias.shape != shape[1:]:
+        raise ModelError(f"{folder}: its arrays do not fit its vocabulary; train it again")
+    return model
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a model, given its path or the name of a released one.
+
+    Raises:
+        ModelError: there is no such folder.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    released = release.models_path() / str(name)
+    if os.sep not in str(name) and str(name) not in {"", ".", ".."} and released.is_dir():
+        return released
+    known = sorted(p.name for p in _entries(release.models_path()) if (p / _CONFIG).is_file())
+    raise ModelError(
+        f"{name}: no such model; give a folder that `forewarn train` wrote, "
+        f"or one of: {', '.join(known) or 'none released'}"
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / _CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{folder}: not a Forewarn model (no readable {_CONFIG})") from error
+    except ValueError as error:
+        raise ModelError(f"{path}: is damaged (not JSON); fetch or train the model again") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ModelError(f"{folder}: not a Forewarn model ({_CONFIG} is of another format)")
+    version = config.get("schema_version")
+    if not isinstance(version, int):
+        raise ModelError(f"{path}: has no schema version; train the model again")
+    if version > SCHEMA_VERSION:
+        raise ModelError(
+            f"{folder}: schema {version} is newer than this Forewarn reads ({SCHEMA_VERSION}); "
+            "upgrade with: pip install -U forewarn"
+        )
+    if config.get("kind") != KIND:
+        raise ModelError(f"{folder}: unknown kind of model {config.get('kind')!r}")
+    files = config.get("files")
+    if not isinstance(files, dict) or set(files) != {_VOCABULARY, *(f"{a}.npy" for a in _ARRAYS)}:
+        raise ModelError(f"{path}: does not list the model's files; train the model again")
+    if config.get("digest") != _digest(config):
+        raise ModelError(f"{path}: is damaged (its checksum differs); train the model again")
+    return config
+
+
+def _write(model: Model, folder: Path, card: str) -> None:
+    for key in _ARRAYS:
+        np.save(folder / f"{key}.npy", getattr(model, key), allow_pickle=False)
+    vocabulary = "".join(f"{name}\n" for name in model.vocabulary)
+    (folder / _VOCABULARY).write_text(vocabulary, encoding="utf-8", newline="\n")
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        "tags": list(model.tags),
+        "thresholds": {
+            profile: {
+                "values": [float(v) for v in model.thresholds.values[profile]],
+                "reached": [bool(v) for v in model.thresholds.reached[profile]],
+            }
+            for profile in PROFILES
+        },
+        "provenance": model.provenance,
+        "taxonomy": model.taxonomy.to_dict(),
+        "files": {file.name: _sha256(file, folder) for file in sorted(folder.iterdir())},
+    }
+    config["digest"] = _digest(config)
+    text = json.dumps(config, indent=1, ensure_ascii=False)
+    (folder / _CONFIG).write_text(text + "\n", encoding="utf-8")
+    if card:
+        (folder / _CARD).write_text(card, encoding="utf-8")
+
+
+def _digest(config: dict[str, Any]) -> str:
+    body = {key: value for key, value in config.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _read_thresholds(data: dict[str, Any]) -> Thresholds:
+    return Thresholds(
+        {profile: np.array(data[profile]["values"], dtype=np.float64) for profile in PROFILES},
+        {profile: np.array(data[profile]["reached"], dtype=bool) for profile in PROFILES},
+    )
+
+
+def _sha256(path: Path, folder: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{folder}: {path.name} is missing; fetch or train it again") from error
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _swap(scratch: Path, target: Path) -> None:
+    if not target.exists():
+        scratch.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    target.rename(old / target.name)
+    scratch.rename(target)
+    shutil.rmtree(old)

@@ -1,0 +1,168 @@
+"""How good suggestions are, on observed cells alone, with intervals over works."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import average_precision_score
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+LabelArray = npt.NDArray[np.int8]
+IntArray = npt.NDArray[np.int64]
+Interval = tuple[float, float]
+
+RESAMPLES = 200
+_BINS = 15
+
+
+@dataclass(frozen=True)
+class TagScore:
+    """Figures of one tag; `support` and `known` count positive and observed cells."""
+
+    tag: str
+    support: int
+    known: int
+    precision: float
+    recall: float
+    f1: float
+    f1_interval: Interval
+    average_precision: float
+    average_precision_interval: Interval
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over all tags that have a positive; intervals are 95 % bootstraps over works."""
+
+    rows: int
+    works: int
+    micro_f1: float
+    micro_f1_interval: Interval
+    macro_f1: float
+    macro_f1_interval: Interval
+    mean_average_precision: float
+    mean_average_precision_interval: Interval
+    micro_precision: float
+    micro_recall: float
+    expected_calibration_error: float
+    brier: float
+    tags: tuple[TagScore, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def evaluate(
+    tag_ids: tuple[str, ...],
+    probabilities: FloatArray,
+    suggested: BoolArray,
+    labels: LabelArray,
+    works: IntArray,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Evaluation:
+    """Score (n, tags) probabilities and suggestions against labels of 1 yes, 0 no, -1 unknown.
+
+    Macro figures are means over the tags with at least one positive. Intervals resample works
+    (n,), not rows, so that copies and sequels do not make them too narrow.
+    """
+    counts = _confusion(suggested, labels)
+    weights = _resample(works, resamples, seed)
+    _, work_of_row = np.unique(works, return_inverse=True)
+    by_work = np.zeros((weights.shape[1], *counts.shape[1:]))
+    np.add.at(by_work, work_of_row, counts)
+    resampled = np.tensordot(weights, by_work, axes=1)
+    scored = [t for t in range(len(tag_ids)) if (labels[:, t] == 1).any()]
+    total = counts.sum(axis=0)
+    f1, f1_boot = _f1(total), _f1(resampled)
+    ap, ap_boot = _average_precisions(probabilities, labels, scored, weights[:, work_of_row])
+    known = labels >= 0
+    return Evaluation(
+        rows=len(labels),
+        works=weights.shape[1],
+        micro_f1=float(_f1(total.sum(axis=0))),
+        micro_f1_interval=_interval(_f1(resampled.sum(axis=1))),
+        macro_f1=float(np.mean(f1[scored])) if scored else 0.0,
+        macro_f1_interval=_interval(f1_boot[:, scored].mean(axis=1)) if scored else (0.0, 0.0),
+        mean_average_precision=float(np.mean(list(ap.values()))) if scored else 0.0,
+        mean_average_precision_interval=_interval(np.nanmean(ap_boot, axis=1)) if scored else (0.0, 0.0),
+        micro_precision=_ratio(total[:, 0].sum(), total[:, 0].sum() + total[:, 1].sum()),
+        micro_recall=_ratio(total[:, 0].sum(), total[:, 0].sum() + total[:, 2].sum()),
+        expected_calibration_error=calibration_error(probabilities[known], labels[known] == 1),
+        brier=float(np.mean((probabilities[known] - labels[known]) ** 2)) if known.any() else 0.0,
+        tags=tuple(
+            TagScore(
+                tag=tag_ids[t],
+                support=int((labels[:, t] == 1).sum()),
+                known=int(known[:, t].sum()),
+                precision=_ratio(total[t, 0], total[t, 0] + total[t, 1]),
+                recall=_ratio(total[t, 0], total[t, 0] + total[t, 2]),
+                f1=float(f1[t]),
+                f1_interval=_interval(f1_boot[:, t]),
+                average_precision=ap[t],
+                average_precision_interval=_interval(ap_boot[:, place]),
+            )
+            for place, t in enumerate(scored)
+        ),
+    )
+
+
+def calibration_error(probabilities: FloatArray, labels: BoolArray) -> float:
+    """Expected calibration error over 15 bins of equal width (Naeini and others 2015)."""
+    if not len(probabilities):
+        return 0.0
+    bins = np.minimum((probabilities * _BINS).astype(int), _BINS - 1)
+    gaps = np.bincount(bins, probabilities - labels, minlength=_BINS)
+    return float(np.abs(gaps).sum() / len(probabilities))
+
+
+def _confusion(suggested: BoolArray, labels: LabelArray) -> IntArray:
+    true, false = labels == 1, labels == 0
+    return np.stack([suggested & true, suggested & false, ~suggested & true], axis=2).astype(np.int64)
+
+
+def _f1(counts: npt.NDArray[Any]) -> FloatArray:
+    hits, false, missed = counts[..., 0], counts[..., 1], counts[..., 2]
+    return np.asarray(2 * hits / np.maximum(2 * hits + false + missed, 1))
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else 0.0
+
+
+def _resample(works: IntArray, resamples: int, seed: int) -> FloatArray:
+    count = len(np.unique(works))
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
+
+
+def _average_precisions(
+    probabilities: FloatArray, labels: LabelArray, scored: list[int], weights: FloatArray
+) -> tuple[dict[int, float], FloatArray]:
+    exact: dict[int, float] = {}
+    resampled = np.full((len(weights), len(scored)), np.nan)
+    for place, tag in enumerate(scored):
+        known = labels[:, tag] >= 0
+        truth, scores = labels[known, tag] == 1, probabilities[known, tag]
+        exact[tag] = float(average_precision_score(truth, scores))
+        order = np.argsort(-scores, kind="stable")
+        resampled[:, place] = _weighted_average_precision(truth[order], weights[:, known][:, order])
+    return exact, resampled
+
+
+def _weighted_average_precision(truth: BoolArray, weights: FloatArray) -> FloatArray:
+    # Ties are ranked in row order here; they are too rare to move an interval.
+    hits = weights[:, truth]
+    found, ranked = np.cumsum(hits, axis=1), np.cumsum(weights, axis=1)[:, truth]
+    precision = found / np.maximum(ranked, 1e-12)
+    return np.asarray((precision * hits).sum(axis=1) / np.maximum(hits.sum(axis=1), 1e-12))
+
+
+def _interval(values: FloatArray) -> Interval:
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,256 @@
+"""A trained model: arrays that turn a document into log-odds, suggestions and evidence.
+
+Nothing here needs scikit-learn: a model is a vocabulary and a matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.decision import PROFILES, FloatArray, Thresholds, close, sigmoid
+from pipeline.errors import ModelError
+from pipeline.features import Occurrence, analyze, occurrences
+from pipeline.synopsis import CleanText, Status, clean, clean_with_offsets, status
+from pipeline.taxonomy import Taxonomy
+
+MAX_PHRASES = 4
+_MIN_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A phrase that speaks for a tag.
+
+    `start` and `end` are offsets into the text as given, in the field ("synopsis" or "title")
+    that `field` names. `weight` is what the phrase adds to the log-odds.
+    """
+
+    text: str
+    start: int
+    end: int
+    weight: float
+    field: str = "synopsis"
+
+
+@dataclass(frozen=True)
+class Warning:
+    """A suggested tag with its calibrated probability and the phrases that speak for it."""
+
+    tag: str
+    label: str
+    probability: float
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What a model says of one synopsis; no warnings unless the status is ok."""
+
+    status: Status
+    warnings: tuple[Warning, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"status": str(self.status), "warnings": [asdict(w) for w in self.warnings]}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A linear multilabel model over TF-IDF features.
+
+    Attributes:
+        taxonomy: what the tags mean.
+        tags: ids of the tags that the model knows, in the taxonomy's order.
+        vocabulary: feature names, in column order.
+        idf: (features,) inverse document frequencies.
+        weights: (features, tags) float16, calibrated log-odds for a feature value of 1.
+        bias: (tags,) calibrated log-odds of a document without features.
+        thresholds: probabilities from which a tag is suggested, by profile.
+        provenance: how the model was made: versions, data, counts, figures.
+    """
+
+    taxonomy: Taxonomy
+    tags: tuple[str, ...]
+    vocabulary: tuple[str, ...]
+    idf: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float16]
+    bias: npt.NDArray[np.float64]
+    thresholds: Thresholds
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return dict(zip(self.vocabulary, range(len(self.vocabulary)), strict=True))
+
+    @cached_property
+    def implications(self) -> tuple[tuple[int, int], ...]:
+        """(narrow, broad) columns among the model's tags, narrowest first."""
+        index = {tag: column for column, tag in enumerate(self.tags)}
+        depth = {tag: len(self.taxonomy.ancestors(tag)) for tag in self.tags}
+        return tuple(
+            (index[tag], index[broad])
+            for tag in sorted(self.tags, key=lambda tag: -depth[tag])
+            for broad in self.taxonomy.ancestors(tag)
+            if broad in index
+        )
+
+    def predict_proba(self, documents: Sequence[str]) -> FloatArray:
+        """(n, tags) probabilities of cleaned documents (title, newline, synopsis).
+
+        No broader tag is less probable than a narrower one.
+        """
+        logits = np.empty((len(documents), len(self.tags)))
+        for row, document in enumerate(documents):
+            found, values = self._row(Counter(analyze(document)))
+            logits[row] = values @ self.weights[found].astype(np.float64) + self.bias
+        return close(sigmoid(logits), self.implications)
+
+    def decide(
+        self, probabilities: FloatArray, profile: str = "balanced", threshold: float | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """(n, tags) which tags to suggest; a suggested tag brings its broader ones along.
+
+        Raises:
+            ModelError: the profile is unknown.
+        """
+        if profile not in PROFILES:
+            raise ModelError(f"unknown profile {profile!r}; choose from {', '.join(PROFILES)}")
+        cut = self.thresholds.values[profile] if threshold is None else threshold
+        return close((probabilities >= cut).astype(np.float64), self.implications) > 0
+
+    def suggest(
+        self,
+        synopsis: str,
+        title: str = "",
+        *,
+        profile: str = "balanced",
+        threshold: float | None = None,
+        all_tags: bool = False,
+        evidence: bool = True,
+    ) -> Suggestion:
+        """Suggest warnings for one synopsis as its catalogue writes it.
+
+        Args:
+            synopsis: the text to judge; markup and source notes are cleaned away first.
+            title: the work's title, if known.
+            profile: whose thresholds to use.
+            threshold: one probability for all tags, instead of a profile.
+            all_tags: return every tag with its probability, suggested or not.
+            evidence: find the phrases that speak for each tag.
+
+        Returns:
+            Warnings by falling probability, or a status that says why there can be none.
+        """
+        clean_synopsis, clean_title = clean_with_offsets(synopsis), clean_with_offsets(title)
+        readable = status(clean_synopsis.text)
+        if readable is not Status.OK:
+            return Suggestion(readable)
+        document = f"{clean_title.text}\n{clean_synopsis.text}"
+        probabilities = self.predict_proba([document])
+        chosen = self.decide(probabilities, profile, threshold)[0]
+        order = [
+            tag
+            for tag in np.argsort(-probabilities[0], kind="stable")
+            if all_tags or chosen[tag]
+        ]
+        fields = (
+            {"title": (title, clean_title), "synopsis": (synopsis, clean_synopsis)}
+            if evidence
+            else {}
+        )
+        phrases = self._evidence(fields, [int(tag) for tag in order]) if evidence else {}
+        return Suggestion(
+            readable,
+            tuple(
+                Warning(
+                    self.tags[tag],
+                    self.taxonomy[self.tags[tag]].label,
+                    round(float(probabilities[0, tag]), 6),
+                    phrases.get(int(tag), ()),
+                )
+                for tag in order
+            ),
+        )
+
+    def _row(self, counts: Counter[str]) -> tuple[npt.NDArray[np.int64], FloatArray]:
+        """Columns and L2-normalised sublinear TF-IDF values of the known features."""
+        columns = self._columns
+        known = sorted((columns[name], n) for name, n in counts.items() if name in columns)
+        found = np.array([column for column, _ in known], dtype=np.int64)
+        values = np.array([1.0 + math.log(n) for _, n in known]) * self.idf[found]
+        norm = math.sqrt(float(values @ values))
+        return found, values / norm if norm else values
+
+    def _evidence(
+        self, fields: dict[str, tuple[str, CleanText]], tags: list[int]
+    ) -> dict[int, tuple[Evidence, ...]]:
+        found = {name: occurrences(cleaned.text) for name, (_, cleaned) in fields.items()}
+        counts = Counter(o.name for places in found.values() for o in places)
+        columns, values = self._row(counts)
+        position = {int(column): place for place, column in enumerate(columns)}
+        shares = values[:, None] * self.weights[columns].astype(np.float64)
+        logits = shares.sum(axis=0) + self.bias
+        result: dict[int, tuple[Evidence, ...]] = {}
+        for tag in tags:
+            source = self._strongest(tag, logits)
+            weight_of = {
+                name: float(shares[position[self._columns[name]], source]) / count
+                for name, count in counts.items()
+                if name in self._columns
+            }
+            result[tag] = _phrases(fields, found, weight_of)
+        return result
+
+    def _strongest(self, tag: int, logits: FloatArray) -> int:
+        """The column that a tag's probability comes from: itself or a narrower tag."""
+        below = [narrow for narrow, broad in self.implications if broad == tag]
+        return max([tag, *below], key=lambda column: float(logits[column]))
+
+
+def to_document(title: str, synopsis: str) -> str:
+    """The document that features are made from: cleaned title, newline, cleaned synopsis."""
+    return f"{clean(title)}\n{clean(synopsis)}"
+
+
+def _phrases(
+    fields: dict[str, tuple[str, CleanText]],
+    found: dict[str, list[Occurrence]],
+    weight_of: dict[str, float],
+) -> tuple[Evidence, ...]:
+    phrases: list[Evidence] = []
+    for name, (given, cleaned) in fields.items():
+        weights: dict[tuple[int, int], float] = {}
+        for occurrence in found[name]:
+            share = weight_of.get(occurrence.name, 0.0) / len(occurrence.spans)
+            for span in occurrence.spans:
+                weights[span] = weights.get(span, 0.0) + share
+        for start, end, weight in _runs(weights):
+            first, last = cleaned.span(start, end)
+            phrases.append(Evidence(given[first:last], first, last, round(weight, 4), name))
+    phrases.sort(key=lambda phrase: -phrase.weight)
+    least = _MIN_SHARE * phrases[0].weight if phrases else 0.0
+    return tuple(phrase for phrase in phrases[:MAX_PHRASES] if phrase.weight >= least)
+
+
+def _runs(weights: dict[tuple[int, int], float]) -> list[tuple[int, int, float]]:
+    """(start, end, weight) of each run of neighbouring words that all speak for the tag."""
+    runs: list[tuple[int, int, float]] = []
+    open_run = False
+    for (start, end), weight in sorted(weights.items()):
+        if weight <= 0.01:
+            open_run = False
+        elif open_run:
+            first, _, total = runs[-1]
+            runs[-1] = (first, end, total + weight)
+        else:
+            runs.append((start, end, weight))
+            open_run = True
+    return runs
