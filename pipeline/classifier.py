@@ -71,8 +71,8 @@ def log_count_ratio(features: sparse.csr_matrix, labels: npt.NDArray[np.bool_]) 
 
 
 def tfidf(counts: sparse.csr_matrix) -> TfidfTransformer:
-    """The TF-IDF weighting fitted on (n, features) counts: sublinear, L2-normalised rows."""
-    return TfidfTransformer(sublinear_tf=True).fit(counts)
+    """The weighting fitted on (n, features) presence counts: idf, L2-normalised rows."""
+    return TfidfTransformer().fit(counts)
 
 
 def _class_weight(share: float) -> dict[Any, float]:

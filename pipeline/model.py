@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -109,7 +109,7 @@ class Model:
         """
         logits = np.empty((len(documents), len(self.tags)))
         for row, document in enumerate(documents):
-            found, values = self._row(Counter(analyze(document)))
+            found, values = self._row(set(analyze(document)))
             logits[row] = values @ self.weights[found].astype(np.float64) + self.bias
         return close(sigmoid(logits), self.implications)
 
@@ -180,12 +180,12 @@ class Model:
             ),
         )
 
-    def _row(self, counts: Counter[str]) -> tuple[npt.NDArray[np.int64], FloatArray]:
-        """Columns and L2-normalised sublinear TF-IDF values of the known features."""
+    def _row(self, names: Iterable[str]) -> tuple[npt.NDArray[np.int64], FloatArray]:
+        """Columns and L2-normalised idf values of the known features among `names`."""
         columns = self._columns
-        known = sorted((columns[name], n) for name, n in counts.items() if name in columns)
-        found = np.array([column for column, _ in known], dtype=np.int64)
-        values = np.array([1.0 + math.log(n) for _, n in known]) * self.idf[found]
+        known = sorted(columns[name] for name in names if name in columns)
+        found = np.array(known, dtype=np.int64)
+        values = self.idf[found].astype(np.float64)
         norm = math.sqrt(float(values @ values))
         return found, values / norm if norm else values
 

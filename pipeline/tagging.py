@@ -1,0 +1,105 @@
+"""Batch tagging: a table in, the same table with warnings out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pipeline import table
+from pipeline.errors import TableError
+from pipeline.model import Model
+from pipeline.synopsis import Status, clean, status
+from pipeline.table import Cells, Columns, Row
+
+CHUNK = 2000
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """What tagging adds to a row: warnings and a status, and if asked for, scores and evidence.
+
+    Columns: `warnings` (tag ids joined by ';', broader tags included, by falling probability),
+    `warning_status`, `score_<tag>` (a probability; nothing for a row that cannot be read), and
+    `warning_evidence` (phrases as `tag: phrase, phrase` joined by '; ').
+    """
+
+    model: Model
+    profile: str = "balanced"
+    threshold: float | None = None
+    scores: bool = False
+    evidence: bool = False
+
+    @cached_property
+    def numbers(self) -> frozenset[str]:
+        """The added columns that hold numbers."""
+        return frozenset(f"score_{tag}" for tag in self.model.tags) if self.scores else frozenset()
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The added columns, in order."""
+        scores = tuple(f"score_{tag}" for tag in self.model.tags) if self.scores else ()
+        return ("warnings", "warning_status", *scores, *(("warning_evidence",) * self.evidence))
+
+    def __call__(self, rows: list[Row]) -> Cells:
+        """The added columns of a chunk of (title, synopsis) rows."""
+        cleaned = [(clean(title), clean(synopsis)) for title, synopsis in rows]
+        statuses = [status(synopsis) for _, synopsis in cleaned]
+        readable = [row for row, state in enumerate(statuses) if state is Status.OK]
+        probabilities = self.model.predict_proba([f"{t}\n{s}" for t, s in map(cleaned.__getitem__, readable)])
+        suggested = self.model.decide(probabilities, self.profile, self.threshold)
+        cells: Cells = {name: [None] * len(rows) for name in self.names}
+        cells["warnings"] = [""] * len(rows)
+        cells["warning_status"] = [str(state) for state in statuses]
+        for place, row in enumerate(readable):
+            order = np.argsort(-probabilities[place], kind="stable")
+            chosen = [self.model.tags[tag] for tag in order if suggested[place, tag]]
+            cells["warnings"][row] = ";".join(chosen)
+            if self.scores:
+                for tag, score in zip(self.model.tags, probabilities[place], strict=True):
+                    cells[f"score_{tag}"][row] = round(float(score), 6)
+        if self.evidence:
+            cells["warning_evidence"] = [self._phrases(*row) for row in rows]
+        return cells
+
+    def _phrases(self, title: str, synopsis: str) -> str:
+        found = self.model.suggest(
+            synopsis, title, profile=self.profile, threshold=self.threshold
+        )
+        return "; ".join(
+            f"{warning.tag}: {', '.join(' '.join(e.text.split()) for e in warning.evidence)}"
+            for warning in found.warnings
+        )
+
+
+def tag_table(
+    source: str,
+    target: str,
+    tagger: Tagger,
+    columns: Columns | None = None,
+    kind: str | None = None,
+    chunk: int = CHUNK,
+    read: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Tag a table chunk by chunk in constant memory; returns the number of rows.
+
+    Args:
+        source: a CSV, TSV, JSON Lines or Parquet file (.gz too), or '-' for standard input.
+        target: where the tagged table goes, in the same format, or '-' for standard output.
+        tagger: the model and what to add.
+        columns: names of the synopsis and title columns.
+        kind: the format, where the names do not tell.
+        chunk: rows handled at a time.
+        read: told the number of bytes read since the last call.
+
+    Raises:
+        TableError: see `table.extend`; also when source and target differ in format.
+    """
+    kind = kind or table.format_of(source, None if target == "-" else table.format_of(target))
+    if target != "-" and table.format_of(target) != kind:
+        raise TableError(
+            f"{target}: the input is {kind}, so the output must be too; name it .{kind}"
+        )
+    return table.extend(source, target, kind, tagger, tagger, columns or Columns(), chunk, read)
