@@ -81,7 +81,11 @@ def load_model(name: str | Path = "default") -> Model:
     except (KeyError, TypeError, ValueError, OSError, TaxonomyError) as error:
         raise ModelError(f"{folder}: does not hold together ({error}); train it again") from error
     shape = (len(model.vocabulary), len(model.tags))
-    if model.weights.shape != shape or model.idf.shape != shape[:1] or model.bias.shape != shape[1:]:
+    if (
+        model.weights.shape != shape
+        or model.idf.shape != shape[:1]
+        or model.bias.shape != shape[1:]
+    ):
         raise ModelError(f"{folder}: its arrays do not fit its vocabulary; train it again")
     return model
 
@@ -112,7 +116,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise ModelError(f"{folder}: not a Forewarn model (no readable {_CONFIG})") from error
     except ValueError as error:
-        raise ModelError(f"{path}: is damaged (not JSON); fetch or train the model again") from error
+        raise ModelError(
+            f"{path}: is damaged (not JSON); fetch or train the model again"
+        ) from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ModelError(f"{folder}: not a Forewarn model ({_CONFIG} is of another format)")
     version = config.get("schema_version")

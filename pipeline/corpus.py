@@ -184,7 +184,10 @@ def annotated_labels(
 
 
 def _read_file(
-    path: Path, taxonomy: Taxonomy, columns: Mapping[str, str], library: Mapping[str, pd.Series[Any]]
+    path: Path,
+    taxonomy: Taxonomy,
+    columns: Mapping[str, str],
+    library: Mapping[str, pd.Series[Any]],
 ) -> Corpus:
     frame = read_frame(path, columns)
     notes = []
@@ -235,9 +238,7 @@ def _labels(frame: pd.DataFrame, name: str, taxonomy: Taxonomy) -> tuple[LabelAr
     return observed_labels(yes, [name] * len(frame), taxonomy, 1), remarks
 
 
-def _resolve(
-    cells: Iterable[object], taxonomy: Taxonomy
-) -> tuple[list[set[str]], Counter[str]]:
+def _resolve(cells: Iterable[object], taxonomy: Taxonomy) -> tuple[list[set[str]], Counter[str]]:
     rows: list[set[str]] = []
     strange: Counter[str] = Counter()
     for cell in cells:

@@ -91,7 +91,7 @@ def _tag_thresholds(
     scores: FloatArray, labels: npt.NDArray[np.bool_]
 ) -> dict[str, tuple[float, bool]]:
     if not labels.any():
-        return {profile: (1.0, False) for profile in PROFILES}
+        return dict.fromkeys(PROFILES, (1.0, False))
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(labels[order])
     last_of_ties = np.append(ranked[1:] < ranked[:-1], True)

@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score
 
+from pipeline.corpus import Corpus
+from pipeline.model import Model
+
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 LabelArray = npt.NDArray[np.int8]
@@ -90,7 +93,9 @@ def evaluate(
         macro_f1=float(np.mean(f1[scored])) if scored else 0.0,
         macro_f1_interval=_interval(f1_boot[:, scored].mean(axis=1)) if scored else (0.0, 0.0),
         mean_average_precision=float(np.mean(list(ap.values()))) if scored else 0.0,
-        mean_average_precision_interval=_interval(np.nanmean(ap_boot, axis=1)) if scored else (0.0, 0.0),
+        mean_average_precision_interval=_interval(np.nanmean(ap_boot, axis=1))
+        if scored
+        else (0.0, 0.0),
         micro_precision=_ratio(total[:, 0].sum(), total[:, 0].sum() + total[:, 1].sum()),
         micro_recall=_ratio(total[:, 0].sum(), total[:, 0].sum() + total[:, 2].sum()),
         expected_calibration_error=calibration_error(probabilities[known], labels[known] == 1),
@@ -123,7 +128,9 @@ def calibration_error(probabilities: FloatArray, labels: BoolArray) -> float:
 
 def _confusion(suggested: BoolArray, labels: LabelArray) -> IntArray:
     true, false = labels == 1, labels == 0
-    return np.stack([suggested & true, suggested & false, ~suggested & true], axis=2).astype(np.int64)
+    return np.stack([suggested & true, suggested & false, ~suggested & true], axis=2).astype(
+        np.int64
+    )
 
 
 def _f1(counts: npt.NDArray[Any]) -> FloatArray:
@@ -166,3 +173,14 @@ def _weighted_average_precision(truth: BoolArray, weights: FloatArray) -> FloatA
 def _interval(values: FloatArray) -> Interval:
     low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)
+
+
+def evaluate_model(
+    model: Model, corpus: Corpus, profile: str = "balanced", threshold: float | None = None
+) -> Evaluation:
+    """Score a model on a labelled corpus of the model's own taxonomy."""
+    index = corpus.taxonomy.index
+    labels = corpus.labels[:, [index[tag] for tag in model.tags]]
+    probabilities = model.predict_proba(corpus.documents)
+    suggested = model.decide(probabilities, profile, threshold)
+    return evaluate(model.tags, probabilities, suggested, labels, corpus.works)

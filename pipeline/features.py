@@ -27,7 +27,7 @@ _MASKED = {
     "t*rture": "torture",
     "ab*se": "abuse",
 }
-_NEGATORS = frozenset("no not never nobody none nothing neither nor without cannot".split())
+_NEGATORS = frozenset(["no", "not", "never", "nobody", "none", "nothing", "neither", "nor", "without", "cannot"])
 _NEGATION_REACH = 3
 _NEGATED = "not_"
 

@@ -157,9 +157,7 @@ class Model:
         probabilities = self.predict_proba([document])
         chosen = self.decide(probabilities, profile, threshold)[0]
         order = [
-            tag
-            for tag in np.argsort(-probabilities[0], kind="stable")
-            if all_tags or chosen[tag]
+            tag for tag in np.argsort(-probabilities[0], kind="stable") if all_tags or chosen[tag]
         ]
         fields = (
             {"title": (title, clean_title), "synopsis": (synopsis, clean_synopsis)}

@@ -53,7 +53,9 @@ _STEPS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     ),
     # A base character with its combining marks, or any character outside ASCII.
     (
-        re.compile(r"[\x00-\x7f][\u0300-\u036f]+|[^\x00-\x7f][\u0300-\u036f]*|[\x00-\x08\x0e-\x1f\x7f]"),
+        re.compile(
+            r"[\x00-\x7f][\u0300-\u036f]+|[^\x00-\x7f][\u0300-\u036f]*|[\x00-\x08\x0e-\x1f\x7f]"
+        ),
         lambda match: _plain(match[0]),
     ),
     (
@@ -65,7 +67,9 @@ _STEPS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
         lambda match: " ",
     ),
     (
-        re.compile(r"(?:(?<=[.!?\"'\n])|^)[\s~-]*\bsource\s?:\s*[^\n.!?]{1,60}\.?\s*\Z", re.IGNORECASE),
+        re.compile(
+            r"(?:(?<=[.!?\"'\n])|^)[\s~-]*\bsource\s?:\s*[^\n.!?]{1,60}\.?\s*\Z", re.IGNORECASE
+        ),
         lambda match: "",
     ),
     (re.compile(r"[^\S ]\s*| \s+|\A\s+|\s+\Z"), lambda match: _space(match)),
@@ -147,12 +151,7 @@ def _space(match: re.Match[str]) -> str:
 # Function words that make up a fifth or more of any English blurb (43,000 of them: at least 17 %)
 # and that other languages in Latin script share few of.
 _FUNCTION_WORDS = frozenset(
-    "the of and to in a is that for it with as was on are by be at from his her he she they their "
-    "this have has had who not but or an when what which one all there you been will more if out "
-    "so up into them only can than its him about after before i my me we our your no do does did "
-    "some would could must where while how then now over just even between through during against "
-    "until because each both being these those were also very too yet still once nobody nothing "
-    "never every any himself herself".split()
+    ["the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "with", "as", "was", "on", "are", "by", "be", "at", "from", "his", "her", "he", "she", "they", "their", "this", "have", "has", "had", "who", "not", "but", "or", "an", "when", "what", "which", "one", "all", "there", "you", "been", "will", "more", "if", "out", "so", "up", "into", "them", "only", "can", "than", "its", "him", "about", "after", "before", "i", "my", "me", "we", "our", "your", "no", "do", "does", "did", "some", "would", "could", "must", "where", "while", "how", "then", "now", "over", "just", "even", "between", "through", "during", "against", "until", "because", "each", "both", "being", "these", "those", "were", "also", "very", "too", "yet", "still", "once", "nobody", "nothing", "never", "every", "any", "himself", "herself"]
 )
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _ENGLISH_SHARE = 0.2

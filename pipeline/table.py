@@ -271,7 +271,9 @@ def _delimited(
     return count
 
 
-def _next_record(records: Iterator[list[str]], lines: _Lines, name: str, row: int) -> list[str] | None:
+def _next_record(
+    records: Iterator[list[str]], lines: _Lines, name: str, row: int
+) -> list[str] | None:
     try:
         return next(records, None)
     except csv.Error as error:
@@ -298,9 +300,7 @@ def _lengthened(raw: str, values: list[str], mark: str, ending: str) -> str:
     return raw.rstrip("\r\n") + buffer.getvalue()[1:] + ending
 
 
-def _places(
-    header: list[str], columns: Columns, added: Added, name: str
-) -> tuple[int, int | None]:
+def _places(header: list[str], columns: Columns, added: Added, name: str) -> tuple[int, int | None]:
     for column in added.names:
         if column in header:
             raise TableError(

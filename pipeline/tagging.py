@@ -48,7 +48,9 @@ class Tagger:
         cleaned = [(clean(title), clean(synopsis)) for title, synopsis in rows]
         statuses = [status(synopsis) for _, synopsis in cleaned]
         readable = [row for row, state in enumerate(statuses) if state is Status.OK]
-        probabilities = self.model.predict_proba([f"{t}\n{s}" for t, s in map(cleaned.__getitem__, readable)])
+        probabilities = self.model.predict_proba(
+            [f"{t}\n{s}" for t, s in map(cleaned.__getitem__, readable)]
+        )
         suggested = self.model.decide(probabilities, self.profile, self.threshold)
         cells: Cells = {name: [None] * len(rows) for name in self.names}
         cells["warnings"] = [""] * len(rows)
@@ -65,9 +67,7 @@ class Tagger:
         return cells
 
     def _phrases(self, title: str, synopsis: str) -> str:
-        found = self.model.suggest(
-            synopsis, title, profile=self.profile, threshold=self.threshold
-        )
+        found = self.model.suggest(synopsis, title, profile=self.profile, threshold=self.threshold)
         return "; ".join(
             f"{warning.tag}: {', '.join(' '.join(e.text.split()) for e in warning.evidence)}"
             for warning in found.warnings

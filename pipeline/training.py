@@ -103,7 +103,9 @@ def train(
                 delayed(_fit_observed)(fit.rows, labels[training_rows, tag], seed)
                 for tag in range(len(tags))
             )
-            weights, bias = _collect(fits, lambda n, base=done: progress and progress(base + n, total))
+            weights, bias = _collect(
+                fits, lambda n, base=done: progress and progress(base + n, total)
+            )
             done += len(tags)
             fit = _Fit(fit.columns, fit.idf, fit.rows, weights, bias)
             if fold < folds:
@@ -183,9 +185,7 @@ def _trainable(corpus: Corpus, min_positives: int) -> tuple[tuple[str, ...], dic
     return tuple(tags), left_out
 
 
-def _calibrate(
-    logits: FloatArray, labels: npt.NDArray[np.int8]
-) -> tuple[FloatArray, FloatArray]:
+def _calibrate(logits: FloatArray, labels: npt.NDArray[np.int8]) -> tuple[FloatArray, FloatArray]:
     pairs = []
     for tag in range(labels.shape[1]):
         known = labels[:, tag] >= 0
@@ -198,7 +198,13 @@ def _implications(corpus: Corpus, tags: tuple[str, ...]) -> tuple[tuple[int, int
     empty = np.zeros(0)
     thresholds = decision.Thresholds({}, {})
     return Model(
-        corpus.taxonomy, tags, (), np.float32(empty), np.zeros((0, len(tags)), np.float16), empty, thresholds
+        corpus.taxonomy,
+        tags,
+        (),
+        np.float32(empty),
+        np.zeros((0, len(tags)), np.float16),
+        empty,
+        thresholds,
     ).implications
 
 
@@ -274,7 +280,9 @@ def _provenance(
     return {
         "forewarn": pipeline.__version__,
         "python": platform.python_version(),
-        "libraries": {name: version(name) for name in ("numpy", "scipy", "scikit-learn", "PyStemmer")},
+        "libraries": {
+            name: version(name) for name in ("numpy", "scipy", "scikit-learn", "PyStemmer")
+        },
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
         "seed": seed,
         "folds": folds,

@@ -32,7 +32,9 @@ def assign_works(
     """
     edges = [
         *_chains(_rows_by(groups)),
-        *_chains(_rows_by(_series(t) if g is None else None for t, g in zip(titles, groups, strict=True))),
+        *_chains(
+            _rows_by(_series(t) if g is None else None for t, g in zip(titles, groups, strict=True))
+        ),
         *near_duplicates(synopses),
     ]
     return _components(len(titles), edges)

@@ -1,0 +1,475 @@
+"""The command line: it parses, calls one function, and prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline import __version__
+from pipeline.errors import ForewarnError, TableError
+
+if TYPE_CHECKING:
+    from pipeline.model import Suggestion
+    from pipeline.taxonomy import Tag, Taxonomy
+
+_PROFILES = ("balanced", "cautious", "strict")
+
+
+class _Group(click.Group):
+    """Turns the errors that a user can mend into one line and exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except ForewarnError as error:
+            click.echo(f"forewarn: {' '.join(str(error).split())}", err=True)
+            sys.exit(2)
+        except BrokenPipeError:
+            sys.stderr.close()
+            sys.exit(141)
+        except MemoryError:
+            click.echo("forewarn: out of memory", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="forewarn")
+def main() -> None:
+    """Suggest content-warning tags from a synopsis: offline, with the words that made it think so.
+
+    \b
+    Examples:
+      forewarn predict "After her husband is murdered, a widow hunts the men who did it."
+      forewarn tag titles.csv -o tagged.csv
+      forewarn train my-labels.csv -o models/mine
+      forewarn tags ntr --versus infidelity
+
+    A suggestion is made from the synopsis alone and promises nothing about the work.
+    """
+
+
+_model_option = click.option(
+    "--model",
+    default="default",
+    show_default=True,
+    metavar="DIR|NAME",
+    help="A folder that `forewarn train` wrote, or a released model's name.",
+)
+_profile_option = click.option(
+    "--profile",
+    type=click.Choice(_PROFILES),
+    default="balanced",
+    show_default=True,
+    help="balanced: best F1; cautious: misses little; strict: few false alarms.",
+)
+_threshold_option = click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Suggest every tag of probability P or more, instead of a profile.",
+)
+_taxonomy_option = click.option(
+    "--tags", "tags_file", type=click.Path(), metavar="FILE", help="Your own taxonomy (TOML)."
+)
+_column_option = click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="OURS=YOURS",
+    help="Your name of a column, e.g. --column synopsis=description. Repeatable.",
+)
+
+
+@main.command()
+@click.argument("synopsis", required=False)
+@click.option("--title", default="", help="The work's title, if known.")
+@click.option("--file", "file", metavar="F", help="Read the synopsis from a file, '-' for stdin.")
+@_model_option
+@_profile_option
+@_threshold_option
+@click.option("--all", "all_tags", is_flag=True, help="Show every tag with its probability.")
+@click.option("--no-evidence", is_flag=True, help="Do not show the words: they can spoil.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def predict(
+    synopsis: str | None,
+    title: str,
+    file: str | None,
+    model: str,
+    profile: str,
+    threshold: float | None,
+    all_tags: bool,
+    no_evidence: bool,
+    as_json: bool,
+) -> None:
+    """Suggest warnings for one SYNOPSIS ('-' reads it from standard input).
+
+    \b
+    Example:
+      forewarn predict "A detective hunts a serial killer." --title "Cold Ground" --json
+    """
+    from pipeline.artefact import load_model
+
+    text = _read_synopsis(synopsis, file)
+    suggestion = load_model(model).suggest(
+        text,
+        title,
+        profile=profile,
+        threshold=threshold,
+        all_tags=all_tags,
+        evidence=not no_evidence,
+    )
+    if as_json:
+        click.echo(json.dumps(suggestion.to_dict(), ensure_ascii=False))
+    else:
+        click.echo(_suggestion_text(suggestion, not no_evidence))
+
+
+@main.command()
+@click.argument("source", metavar="IN")
+@click.option("-o", "--output", "target", required=True, metavar="OUT", help="'-' for stdout.")
+@_model_option
+@_profile_option
+@_threshold_option
+@click.option("--scores", is_flag=True, help="Add a column score_<tag> for each tag.")
+@click.option("--evidence", is_flag=True, help="Add a column of the phrases (they can spoil).")
+@_column_option
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(("csv", "tsv", "jsonl", "parquet")),
+    help="The format, where the file names do not tell (for '-': csv).",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
+def tag(
+    source: str,
+    target: str,
+    model: str,
+    profile: str,
+    threshold: float | None,
+    scores: bool,
+    evidence: bool,
+    columns: tuple[str, ...],
+    kind: str | None,
+    quiet: bool,
+) -> None:
+    """Tag a table: IN with the columns `warnings` and `warning_status` added.
+
+    CSV, TSV, JSON Lines and Parquet, each also as .gz. All rows and columns stay as they are and
+    in order; OUT appears whole or not at all.
+
+    \b
+    Examples:
+      forewarn tag titles.csv -o tagged.csv --scores
+      zcat titles.jsonl.gz | forewarn tag - -o - --format jsonl > tagged.jsonl
+    """
+    from pipeline.artefact import load_model
+    from pipeline.table import Columns
+    from pipeline.tagging import Tagger, tag_table
+
+    names = _columns(columns, {"synopsis", "title"})
+    tagger = Tagger(load_model(model), profile, threshold, scores, evidence)
+    with _byte_progress(source, quiet) as read:
+        rows = tag_table(source, target, tagger, Columns(**names), kind, read=read)
+    if not quiet:
+        click.echo(f"{rows:,} rows tagged -> {target}", err=True)
+
+
+@main.command()
+@click.argument("corpora", nargs=-1, required=True, metavar="CORPUS...")
+@click.option("-o", "--output", required=True, metavar="DIR", help="Where the model goes.")
+@_taxonomy_option
+@_column_option
+@click.option(
+    "--texts",
+    multiple=True,
+    metavar="FILE",
+    help="Where rows of a CORPUS that have an id but no synopsis find their text.",
+)
+@click.option("--seed", default=0, show_default=True, help="Equal seeds give equal models.")
+@click.option("--jobs", default=-1, show_default=True, help="Processes; -1 for all cores.")
+@click.option(
+    "--folds", default=5, show_default=True, type=click.IntRange(2), help="Held-out folds."
+)
+@click.option(
+    "--min-positives",
+    default=10,
+    show_default=True,
+    type=click.IntRange(2),
+    help="A tag that fewer works have is left out.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the held-out figures as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def train(
+    corpora: tuple[str, ...],
+    output: str,
+    tags_file: str | None,
+    columns: tuple[str, ...],
+    texts: tuple[str, ...],
+    seed: int,
+    jobs: int,
+    folds: int,
+    min_positives: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train a model on tables with the columns synopsis and tags (and title, maybe, catalogue,
+    group, id where you have them), and report how well it does on works that it had not seen.
+
+    Tags are joined by ';'. A column `maybe` says that the rows were read for every tag, these
+    aside; a column `catalogue` says that rows carry what their catalogue says, no more.
+
+    \b
+    Example:
+      forewarn train my-labels.csv data/starter.csv -o models/mine
+    """
+    from pipeline import artefact, card, training
+    from pipeline.corpus import COLUMNS, read_corpus
+    from pipeline.taxonomy import load_taxonomy
+
+    corpus = read_corpus(corpora, load_taxonomy(tags_file), _columns(columns, set(COLUMNS)), texts)
+    _remarks(corpus.notes)
+    with _count_progress("Training", quiet) as progress:
+        run = training.train(corpus, seed, jobs, folds, min_positives, progress=progress)
+    artefact.save_model(run.model, output, card.model_card(run, Path(output).name))
+    if as_json:
+        click.echo(json.dumps(run.model.provenance, ensure_ascii=False))
+        return
+    for name, count in run.left_out.items():
+        click.echo(f"left out: {name} ({count} works have it; --min-positives {min_positives})")
+    for profile, score in run.by_profile.items():
+        click.echo(f"\nHeld-out works, {profile} profile\n{card.headline(score)}")
+    click.echo("\n" + card.aligned(card.tag_rows(run.by_profile["balanced"])))
+    click.echo(f"\nModel written to {output}")
+
+
+@main.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("corpora", nargs=-1, required=True, metavar="CORPUS...")
+@_profile_option
+@_threshold_option
+@_column_option
+@click.option("--texts", multiple=True, metavar="FILE", help="As for `forewarn train`.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate(
+    model: str,
+    corpora: tuple[str, ...],
+    profile: str,
+    threshold: float | None,
+    columns: tuple[str, ...],
+    texts: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Score MODEL (a folder or a released name) on labelled corpora, on observed cells only.
+
+    The corpora must be works that the model was not trained on for the figures to mean anything.
+
+    \b
+    Example:
+      forewarn evaluate default my-labels.csv --json
+    """
+    from pipeline import card
+    from pipeline.artefact import load_model
+    from pipeline.corpus import COLUMNS, read_corpus
+    from pipeline.evaluation import evaluate_model
+
+    loaded = load_model(model)
+    corpus = read_corpus(corpora, loaded.taxonomy, _columns(columns, set(COLUMNS)), texts)
+    _remarks(corpus.notes)
+    score = evaluate_model(loaded, corpus, profile, threshold)
+    if as_json:
+        click.echo(json.dumps(score.to_dict(), ensure_ascii=False))
+    else:
+        click.echo(card.headline(score) + "\n\n" + card.aligned(card.tag_rows(score)))
+
+
+@main.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--format", "kind", type=click.Choice(("joblib",)), default="joblib", show_default=True
+)
+def export(model: str, file: str, kind: str) -> None:
+    """Write MODEL to FILE as a stock scikit-learn pipeline.
+
+    Its input are strings of title, newline, synopsis; its predict_proba gives a column a tag, in
+    the taxonomy's order. Loading a joblib file runs code: load none that you did not make.
+
+    \b
+    Example:
+      forewarn export default --format joblib forewarn.joblib
+    """
+    del kind  # One format so far; the option keeps the command line stable.
+    from pipeline.artefact import load_model
+    from pipeline.export import export_joblib
+
+    export_joblib(load_model(model), file)
+    click.echo(f"Pipeline written to {file}", err=True)
+
+
+@main.command()
+@click.argument("name", required=False, metavar="[TAG]")
+@click.option("--versus", metavar="TAG", help="How TAG differs from this one.")
+@_taxonomy_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def tags(name: str | None, versus: str | None, tags_file: str | None, as_json: bool) -> None:
+    """List the tags by group, or explain one (by id, label or alias).
+
+    \b
+    Examples:
+      forewarn tags
+      forewarn tags ntr
+      forewarn tags ntr --versus ecchi
+    """
+    from pipeline.taxonomy import load_taxonomy
+
+    taxonomy = load_taxonomy(tags_file)
+    if name is None:
+        if versus is not None:
+            raise click.UsageError("--versus needs a TAG to compare with")
+        click.echo(json.dumps(taxonomy.to_dict()["tag"]) if as_json else _tag_list(taxonomy))
+        return
+    tag_ = _find_tag(taxonomy, name)
+    if versus is not None:
+        click.echo(_versus_text(taxonomy, tag_, _find_tag(taxonomy, versus)))
+    elif as_json:
+        from dataclasses import asdict
+
+        click.echo(json.dumps(asdict(tag_), ensure_ascii=False))
+    else:
+        click.echo(_tag_text(taxonomy, tag_))
+
+
+def _read_synopsis(synopsis: str | None, file: str | None) -> str:
+    if (synopsis is None) == (file is None):
+        raise click.UsageError("give one SYNOPSIS, or --file F, or '-' for standard input")
+    name = file or synopsis
+    if file is None and synopsis != "-":
+        return synopsis or ""
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(str(name)).read_bytes()
+    except OSError as error:
+        raise TableError(f"{name}: cannot be read ({error.strerror})") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TableError(f"{name}: not UTF-8 text; convert it first") from error
+
+
+def _columns(pairs: tuple[str, ...], known: set[str]) -> dict[str, str]:
+    columns = {}
+    for pair in pairs:
+        ours, equals, theirs = pair.partition("=")
+        if not equals or ours not in known or not theirs:
+            raise click.UsageError(
+                f"--column {pair!r}: write OURS=YOURS with OURS one of {', '.join(sorted(known))}"
+            )
+        columns[ours] = theirs
+    return columns
+
+
+def _remarks(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+
+
+@contextmanager
+def _byte_progress(source: str, quiet: bool) -> Iterator[Callable[[int], None]]:
+    path = Path(source)
+    if quiet or not sys.stderr.isatty() or source == "-" or not path.is_file():
+        yield lambda _: None
+        return
+    with click.progressbar(length=path.stat().st_size, label="Tagging", file=sys.stderr) as bar:
+        yield bar.update
+
+
+@contextmanager
+def _count_progress(label: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    with click.progressbar(length=1000, label=label, file=sys.stderr) as bar:
+        yield lambda done, total: bar.update(done * 1000 // total - bar.pos)
+
+
+_WHY_NOT = {
+    "too-short": "No suggestion: the text is too short to say (fewer than six words).",
+    "not-english": "No suggestion: the text does not look like English.",
+    "empty": "No suggestion: there is no text.",
+}
+
+
+def _suggestion_text(suggestion: Suggestion, with_evidence: bool) -> str:
+    if suggestion.status != "ok":
+        return _WHY_NOT[suggestion.status]
+    if not suggestion.warnings:
+        return "No warnings suggested. (The synopsis may leave things out.)"
+    width = max(len(warning.tag) for warning in suggestion.warnings)
+    lines = [f"{'tag':<{width}}  prob." + ("  because of" if with_evidence else "")]
+    for warning in suggestion.warnings:
+        phrases = ", ".join(f"“{' '.join(e.text.split())}”" for e in warning.evidence)
+        lines.append(f"{warning.tag:<{width}}  {warning.probability:5.2f}  {phrases}".rstrip())
+    return "\n".join(lines)
+
+
+def _find_tag(taxonomy: Taxonomy, name: str) -> Tag:
+    from difflib import get_close_matches
+
+    found = taxonomy.resolve(name)
+    if found is None:
+        near = get_close_matches(name.lower(), taxonomy.ids, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "`forewarn tags` lists them"
+        raise click.UsageError(f"no tag {name!r}; {hint}")
+    return taxonomy[found]
+
+
+def _tag_list(taxonomy: Taxonomy) -> str:
+    width = max(len(tag.id) for tag in taxonomy.tags)
+    return "\n\n".join(
+        f"{group}\n" + "\n".join(f"  {tag.id:<{width}}  {tag.label}" for tag in members)
+        for group, members in taxonomy.groups.items()
+    )
+
+
+def _tag_text(taxonomy: Taxonomy, tag_: Tag) -> str:
+    confused = [
+        other
+        for contrast in taxonomy.contrasts
+        if tag_.id in contrast.tags
+        for other in contrast.tags
+        if other != tag_.id
+    ]
+    parts = (
+        ("", f"{tag_.label} ({tag_.id}), in {tag_.group}"),
+        ("Means", tag_.definition),
+        ("The word", tag_.origin),
+        ("Is not", tag_.exclude),
+        ("Example", tag_.example),
+        ("Also called", ", ".join(tag_.aliases)),
+        ("Broader", ", ".join(taxonomy.ancestors(tag_.id))),
+        ("Narrower", ", ".join(taxonomy.narrower(tag_.id))),
+        ("Confused with", ", ".join(confused) and f"{', '.join(confused)} (see --versus)"),
+    )
+    return "\n".join(
+        click.wrap_text(f"{name + ':':<15}{text}" if name else text, 90, "", " " * 15)
+        for name, text in parts
+        if text
+    )
+
+
+def _versus_text(taxonomy: Taxonomy, first: Tag, second: Tag) -> str:
+    if first.id == second.id:
+        return f"{first.label} and {second.label} are the same tag."
+    text = taxonomy.contrast(first.id, second.id)
+    lines = [f"{first.label} or {second.label}?", ""] + ([text, ""] if text else [])
+    for tag_ in (first, second):
+        other = second if tag_ is first else first
+        implied = f" It brings {other.id} along." if other.id in taxonomy.ancestors(tag_.id) else ""
+        not_ = f" Not: {tag_.exclude}" if tag_.exclude else ""
+        lines.append(f"{tag_.id}: {tag_.definition}{not_}{implied}")
+    return "\n".join(click.wrap_text(line, 90) for line in lines)

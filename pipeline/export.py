@@ -1,0 +1,86 @@
+"""A model as a stock scikit-learn pipeline, for people who want one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import LabelBinarizer
+
+from pipeline.decision import FloatArray, close
+from pipeline.errors import ModelError
+from pipeline.features import analyze
+from pipeline.model import Model
+
+
+class ClosedClassifier(OneVsRestClassifier):  # type: ignore[misc]
+    """One-vs-rest whose broader tags are never less probable than their narrower ones."""
+
+    implications: tuple[tuple[int, int], ...] = ()
+
+    def predict_proba(self, X: Any) -> FloatArray:
+        """(n, tags) probabilities, columns in the taxonomy's order."""
+        return close(super().predict_proba(X), self.implications)
+
+
+def to_pipeline(model: Model) -> Pipeline:
+    """The same model as scikit-learn's vectorizer and logistic regressions.
+
+    Its input are strings of title, newline, synopsis, both cleaned (`pipeline.synopsis.clean`).
+    Its `predict_proba` gives an (n, tags) array in the taxonomy's order.
+    """
+    vectorizer = TfidfVectorizer(analyzer=analyze, binary=True, vocabulary=model.vocabulary)
+    vectorizer.idf_ = model.idf.astype(np.float64)
+    classifier = ClosedClassifier(LogisticRegression())
+    classifier.implications = model.implications
+    classifier.classes_ = np.array(model.tags)
+    classifier.label_binarizer_ = LabelBinarizer().fit(range(len(model.tags)))
+    classifier.label_binarizer_.y_type_ = "multilabel-indicator"
+    classifier.label_binarizer_.classes_ = np.array(model.tags)
+    classifier.n_features_in_ = len(model.vocabulary)
+    classifier.estimators_ = [
+        _regression(model.weights[:, tag].astype(np.float64), float(model.bias[tag]))
+        for tag in range(len(model.tags))
+    ]
+    return Pipeline([("features", vectorizer), ("classifier", classifier)])
+
+
+def export_joblib(model: Model, path: str | Path) -> None:
+    """Write `to_pipeline(model)` by joblib, whole or not at all.
+
+    A joblib file runs code when it is loaded: load none that you did not make. Forewarn's own
+    commands never load one.
+
+    Raises:
+        ModelError: the file cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise ModelError(f"{target}: is a directory; name a file")
+    try:
+        handle, scratch = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+        os.close(handle)
+        try:
+            joblib.dump(to_pipeline(model), scratch, compress=3)
+            Path(scratch).replace(target)
+        finally:
+            Path(scratch).unlink(missing_ok=True)
+    except OSError as error:
+        raise ModelError(f"{target}: cannot be written ({error.strerror})") from error
+
+
+def _regression(weights: FloatArray, bias: float) -> LogisticRegression:
+    regression = LogisticRegression()
+    regression.classes_ = np.array([0, 1])
+    regression.coef_ = weights[None, :]
+    regression.intercept_ = np.array([bias])
+    regression.n_features_in_ = len(weights)
+    return regression
