@@ -89,7 +89,8 @@ def _interval(interval: Interval) -> str:
 
 def _profile_rows(scores: dict[str, Evaluation]) -> list[tuple[str, ...]]:
     head = ("", "rows", "precision", "recall", "micro F1", "macro F1", "mean AP", "ECE")
-    return [head] + [
+    rows: list[tuple[str, ...]] = [head]
+    rows += [
         (
             name,
             f"{s.rows:,}",
@@ -102,6 +103,7 @@ def _profile_rows(scores: dict[str, Evaluation]) -> list[tuple[str, ...]]:
         )
         for name, s in scores.items()
     ]
+    return rows
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

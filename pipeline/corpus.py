@@ -157,8 +157,8 @@ def observed_labels(
     A row has a no for a tag when its catalogue carries that tag on `min_uses` rows or more.
     """
     uses: dict[str, Counter[str]] = {}
-    for row, catalogue in zip(yes, catalogues, strict=True):
-        uses.setdefault(catalogue, Counter()).update(row)
+    for tags, catalogue in zip(yes, catalogues, strict=True):
+        uses.setdefault(catalogue, Counter()).update(tags)
     labels = np.full((len(yes), len(taxonomy)), UNKNOWN, dtype=np.int8)
     for row, (tags, catalogue) in enumerate(zip(yes, catalogues, strict=True)):
         for tag, count in uses[catalogue].items():

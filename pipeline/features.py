@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 _WORD = re.compile(r"[^\W_]+(?:['*][^\W_]+)*")
 # Words in which catalogues hide a letter from their own filters.
@@ -27,7 +28,9 @@ _MASKED = {
     "t*rture": "torture",
     "ab*se": "abuse",
 }
-_NEGATORS = frozenset(["no", "not", "never", "nobody", "none", "nothing", "neither", "nor", "without", "cannot"])
+_NEGATORS = frozenset(
+    ["no", "not", "never", "nobody", "none", "nothing", "neither", "nor", "without", "cannot"]
+)
 _NEGATION_REACH = 3
 _NEGATED = "not_"
 
@@ -55,7 +58,7 @@ def occurrences(field: str) -> list[Occurrence]:
     matches = list(_WORD.finditer(field))
     spans = [match.span() for match in matches]
     names = _names(_stems([match[0] for match in matches]))
-    places = [(span,) for span in spans] + list(zip(spans, spans[1:], strict=False))
+    places = [(span,) for span in spans] + list(pairwise(spans))
     return [Occurrence(name, place) for name, place in zip(names, places, strict=True)]
 
 
@@ -65,7 +68,7 @@ def _stems(words: list[str]) -> list[str]:
 
 
 def _names(stems: list[str]) -> list[str]:
-    pairs = [f"{first} {second}" for first, second in zip(stems, stems[1:], strict=False)]
+    pairs = [f"{first} {second}" for first, second in pairwise(stems)]
     return _mark_negated(stems) + pairs
 
 

@@ -93,14 +93,7 @@ class Model:
     @cached_property
     def implications(self) -> tuple[tuple[int, int], ...]:
         """(narrow, broad) columns among the model's tags, narrowest first."""
-        index = {tag: column for column, tag in enumerate(self.tags)}
-        depth = {tag: len(self.taxonomy.ancestors(tag)) for tag in self.tags}
-        return tuple(
-            (index[tag], index[broad])
-            for tag in sorted(self.tags, key=lambda tag: -depth[tag])
-            for broad in self.taxonomy.ancestors(tag)
-            if broad in index
-        )
+        return self.taxonomy.implications(self.tags)
 
     def predict_proba(self, documents: Sequence[str]) -> FloatArray:
         """(n, tags) probabilities of cleaned documents (title, newline, synopsis).

@@ -38,6 +38,11 @@ class CleanText:
         return self.starts[start], self.ends[end - 1]
 
 
+def _space(match: re.Match[str]) -> str:
+    at_edge = match.start() == 0 or match.end() == len(match.string)
+    return "" if at_edge else " "
+
+
 _INLINE = "a|abbr|b|big|cite|em|font|i|mark|s|small|span|strong|sub|sup|u|url|spoiler"
 # Each step replaces what its pattern finds. No pattern can backtrack over more than it matched.
 _STEPS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
@@ -72,7 +77,7 @@ _STEPS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
         ),
         lambda match: "",
     ),
-    (re.compile(r"[^\S ]\s*| \s+|\A\s+|\s+\Z"), lambda match: _space(match)),
+    (re.compile(r"[^\S ]\s*| \s+|\A\s+|\s+\Z"), _space),
 )
 _MAX_PASSES = 12
 _APOSTROPHES = dict.fromkeys(map(ord, "‘’‛ʼ＇`´"), "'")
@@ -143,15 +148,116 @@ def _visible(character: str) -> str:
     return " " if category in {"Cc", "Cs", "Co", "Cn"} and not character.isspace() else character
 
 
-def _space(match: re.Match[str]) -> str:
-    at_edge = match.start() == 0 or match.end() == len(match.string)
-    return "" if at_edge else " "
-
-
 # Function words that make up a fifth or more of any English blurb (43,000 of them: at least 17 %)
 # and that other languages in Latin script share few of.
 _FUNCTION_WORDS = frozenset(
-    ["the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "with", "as", "was", "on", "are", "by", "be", "at", "from", "his", "her", "he", "she", "they", "their", "this", "have", "has", "had", "who", "not", "but", "or", "an", "when", "what", "which", "one", "all", "there", "you", "been", "will", "more", "if", "out", "so", "up", "into", "them", "only", "can", "than", "its", "him", "about", "after", "before", "i", "my", "me", "we", "our", "your", "no", "do", "does", "did", "some", "would", "could", "must", "where", "while", "how", "then", "now", "over", "just", "even", "between", "through", "during", "against", "until", "because", "each", "both", "being", "these", "those", "were", "also", "very", "too", "yet", "still", "once", "nobody", "nothing", "never", "every", "any", "himself", "herself"]
+    [
+        "the",
+        "of",
+        "and",
+        "to",
+        "in",
+        "a",
+        "is",
+        "that",
+        "for",
+        "it",
+        "with",
+        "as",
+        "was",
+        "on",
+        "are",
+        "by",
+        "be",
+        "at",
+        "from",
+        "his",
+        "her",
+        "he",
+        "she",
+        "they",
+        "their",
+        "this",
+        "have",
+        "has",
+        "had",
+        "who",
+        "not",
+        "but",
+        "or",
+        "an",
+        "when",
+        "what",
+        "which",
+        "one",
+        "all",
+        "there",
+        "you",
+        "been",
+        "will",
+        "more",
+        "if",
+        "out",
+        "so",
+        "up",
+        "into",
+        "them",
+        "only",
+        "can",
+        "than",
+        "its",
+        "him",
+        "about",
+        "after",
+        "before",
+        "i",
+        "my",
+        "me",
+        "we",
+        "our",
+        "your",
+        "no",
+        "do",
+        "does",
+        "did",
+        "some",
+        "would",
+        "could",
+        "must",
+        "where",
+        "while",
+        "how",
+        "then",
+        "now",
+        "over",
+        "just",
+        "even",
+        "between",
+        "through",
+        "during",
+        "against",
+        "until",
+        "because",
+        "each",
+        "both",
+        "being",
+        "these",
+        "those",
+        "were",
+        "also",
+        "very",
+        "too",
+        "yet",
+        "still",
+        "once",
+        "nobody",
+        "nothing",
+        "never",
+        "every",
+        "any",
+        "himself",
+        "herself",
+    ]
 )
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _ENGLISH_SHARE = 0.2

@@ -31,7 +31,6 @@ _SUFFIXES = {
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 Row = tuple[str, str]
 Cells = dict[str, list[Any]]
-Extend = Callable[[list[Row]], Cells]
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,19 @@ class Columns:
     title: str = "title"
 
 
-class Added(Protocol):
-    """The columns that extending a table adds: their names, and what is text, what a number."""
+class Extension(Protocol):
+    """Makes columns to add to a table from chunks of its (title, synopsis) rows."""
 
-    names: tuple[str, ...]
-    numbers: frozenset[str]
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The added columns, in order."""
+
+    @property
+    def numbers(self) -> frozenset[str]:
+        """Those of them that hold numbers."""
+
+    def __call__(self, rows: list[Row]) -> Cells:
+        """The added columns, by name, each with a cell for every row."""
 
 
 def format_of(path: str, default: str | None = None) -> str:
@@ -70,13 +77,12 @@ def extend(
     source: str,
     target: str,
     kind: str,
-    added: Added,
-    compute: Extend,
+    added: Extension,
     columns: Columns,
     chunk: int,
     read: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Copy a table, adding columns that `compute` makes from (title, synopsis) rows.
+    """Copy a table, adding columns made from its (title, synopsis) rows.
 
     Every row keeps its place and every cell its text. The target appears whole or not at all.
 
@@ -84,8 +90,7 @@ def extend(
         source: a path, or '-' for standard input.
         target: a path, or '-' for standard output.
         kind: one of `FORMATS`, of source and target alike.
-        added: the columns that `compute` returns.
-        compute: turns a chunk of rows into columns of as many cells.
+        added: makes the columns to add.
         columns: names of the columns to read.
         chunk: rows handled at a time.
         read: told the number of bytes read since the last call.
@@ -100,8 +105,8 @@ def extend(
     if kind != "parquet":
         kind_of_lines = _json_lines if kind == "jsonl" else _delimited
         with open_source(source, read) as lines, open_target(target) as sink:
-            return kind_of_lines(lines, sink, _name(source), kind, added, compute, columns, chunk)
-    return _parquet(source, target, added, compute, columns, chunk, read)
+            return kind_of_lines(lines, sink, _name(source), kind, added, columns, chunk)
+    return _parquet(source, target, added, columns, chunk, read)
 
 
 def _name(source: str) -> str:
@@ -117,7 +122,7 @@ def open_source(source: str, read: Callable[[int], None]) -> Iterator[IO[bytes]]
         if Path(source).is_dir():
             raise TableError(f"{source}: is a directory; name a file")
         try:
-            raw = Path(source).open("rb")
+            raw = Path(source).open("rb")  # noqa: SIM115 (closed below)
         except OSError as error:
             raise TableError(f"{source}: cannot be read ({error.strerror})") from error
     counted = io.BufferedReader(_Counted(raw, read), 1 << 16)
@@ -229,8 +234,7 @@ def _delimited(
     sink: IO[bytes],
     name: str,
     kind: str,
-    added: Added,
-    compute: Extend,
+    added: Extension,
     columns: Columns,
     chunk: int,
 ) -> int:
@@ -264,10 +268,10 @@ def _delimited(
         batch.append(raw)
         rows.append((record[title] if title is not None else "", record[synopsis]))
         if len(rows) == chunk:
-            _write_delimited(sink, batch, compute(rows), added, mark, ending)
+            _write_delimited(sink, batch, added(rows), added, mark, ending)
             rows, batch = [], []
     if rows:
-        _write_delimited(sink, batch, compute(rows), added, mark, ending)
+        _write_delimited(sink, batch, added(rows), added, mark, ending)
     return count
 
 
@@ -283,7 +287,7 @@ def _next_record(
 
 
 def _write_delimited(
-    sink: IO[bytes], batch: list[str], cells: Cells, added: Added, mark: str, ending: str
+    sink: IO[bytes], batch: list[str], cells: Cells, added: Extension, mark: str, ending: str
 ) -> None:
     for row, raw in enumerate(batch):
         values = [_text(cells[column][row]) for column in added.names]
@@ -300,7 +304,9 @@ def _lengthened(raw: str, values: list[str], mark: str, ending: str) -> str:
     return raw.rstrip("\r\n") + buffer.getvalue()[1:] + ending
 
 
-def _places(header: list[str], columns: Columns, added: Added, name: str) -> tuple[int, int | None]:
+def _places(
+    header: list[str], columns: Columns, added: Extension, name: str
+) -> tuple[int, int | None]:
     for column in added.names:
         if column in header:
             raise TableError(
@@ -320,8 +326,7 @@ def _json_lines(
     sink: IO[bytes],
     name: str,
     kind: str,
-    added: Added,
-    compute: Extend,
+    added: Extension,
     columns: Columns,
     chunk: int,
 ) -> int:
@@ -342,12 +347,12 @@ def _json_lines(
         rows.append((_cell(record.get(columns.title)), _cell(record.get(columns.synopsis))))
         if len(rows) == chunk:
             _require_column(found, columns, name)
-            _write_json_lines(sink, batch, compute(rows), added)
+            _write_json_lines(sink, batch, added(rows), added)
             rows, batch = [], []
     if count:
         _require_column(found, columns, name)
     if rows:
-        _write_json_lines(sink, batch, compute(rows), added)
+        _write_json_lines(sink, batch, added(rows), added)
     return count
 
 
@@ -372,7 +377,7 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _write_json_lines(sink: IO[bytes], batch: list[str], cells: Cells, added: Added) -> None:
+def _write_json_lines(sink: IO[bytes], batch: list[str], cells: Cells, added: Extension) -> None:
     for row, raw in enumerate(batch):
         values = {column: cells[column][row] for column in added.names}
         body = raw.strip()[:-1].rstrip()
@@ -383,8 +388,7 @@ def _write_json_lines(sink: IO[bytes], batch: list[str], cells: Cells, added: Ad
 def _parquet(
     source: str,
     target: str,
-    added: Added,
-    compute: Extend,
+    added: Extension,
     columns: Columns,
     chunk: int,
     read: Callable[[int], None],
@@ -415,7 +419,7 @@ def _parquet(
         with pq.ParquetWriter(sink, schema) as writer:
             for batch in table.iter_batches(batch_size=chunk):
                 rows = _parquet_rows(batch, columns)
-                cells = compute(rows)
+                cells = added(rows)
                 arrays = [pa.array(cells[c], schema.field(c).type) for c in added.names]
                 full = pa.RecordBatch.from_arrays([*batch.columns, *arrays], schema=schema)
                 writer.write_batch(full)

@@ -102,4 +102,4 @@ def tag_table(
         raise TableError(
             f"{target}: the input is {kind}, so the output must be too; name it .{kind}"
         )
-    return table.extend(source, target, kind, tagger, tagger, columns or Columns(), chunk, read)
+    return table.extend(source, target, kind, tagger, columns or Columns(), chunk, read)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -110,15 +110,14 @@ class Taxonomy:
             closed.update(self.ancestors(tag_id))
         return closed
 
-    @cached_property
-    def implications(self) -> tuple[tuple[int, int], ...]:
-        """(narrow, broad) column pairs, narrowest first, so that one pass closes a row."""
-        depth = {tag_id: len(self.ancestors(tag_id)) for tag_id in self.ids}
-        order = sorted(self.ids, key=lambda tag_id: -depth[tag_id])
+    def implications(self, tag_ids: Sequence[str]) -> tuple[tuple[int, int], ...]:
+        """(narrow, broad) columns of a matrix whose columns are `tag_ids`, narrowest first."""
+        column = {tag_id: place for place, tag_id in enumerate(tag_ids)}
         return tuple(
-            (self.index[tag_id], self.index[parent])
-            for tag_id in order
-            for parent in self[tag_id].broader
+            (column[tag_id], column[broad])
+            for tag_id in sorted(tag_ids, key=lambda tag_id: -len(self.ancestors(tag_id)))
+            for broad in self.ancestors(tag_id)
+            if broad in column
         )
 
     def contrast(self, first: str, second: str) -> str | None:
@@ -205,9 +204,9 @@ def _read_tag(entry: object, number: int, source: str) -> Tag:
         raise TaxonomyError(
             f"{source}: tag id {entry['id']!r} must be lower-case letters, digits and '-'"
         )
-    texts = {key: entry.get(key, "") for key in _TEXTS}
-    lists = {key: tuple(entry.get(key, ())) for key in _LISTS}
-    return Tag(**texts, **lists)
+    values: dict[str, Any] = {key: entry.get(key, "") for key in _TEXTS}
+    values |= {key: tuple(entry.get(key, ())) for key in _LISTS}
+    return Tag(**values)
 
 
 def _read_contrast(entry: object, source: str) -> Contrast:

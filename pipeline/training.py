@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from joblib import Parallel, delayed
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.preprocessing import normalize
 
 import pipeline
 from pipeline import decision
@@ -26,6 +27,7 @@ from pipeline.model import Model
 from pipeline.works import split_folds
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
 
 MIN_POSITIVES = 10
@@ -92,67 +94,73 @@ def train(
     names = counter.get_feature_names_out()
 
     total = (folds + 1) * len(tags)
-    done = 0
     held_out = np.zeros(labels.shape)
-    final: _Fit | None = None
     with Parallel(n_jobs=jobs, return_as="generator") as pool:
         for fold in range(folds + 1):
-            training_rows = np.flatnonzero(fold_of != fold)
-            fit = _fit_matrix(counts, training_rows, max_features)
+            # No row is in the last fold, so the last fit is on all rows: the model's own.
+            rows, left = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+            features = _weigh(counts, rows, max_features)
+            matrix = features.transform(counts[rows])
             fits = pool(
-                delayed(_fit_observed)(fit.rows, labels[training_rows, tag], seed)
-                for tag in range(len(tags))
+                delayed(_fit_observed)(matrix, labels[rows, tag], seed) for tag in range(len(tags))
             )
-            weights, bias = _collect(
-                fits, lambda n, base=done: progress and progress(base + n, total)
-            )
-            done += len(tags)
-            fit = _Fit(fit.columns, fit.idf, fit.rows, weights, bias)
-            if fold < folds:
-                left = np.flatnonzero(fold_of == fold)
-                held_out[left] = fit.log_odds(counts[left])
-            else:
-                final = fit
-    assert final is not None
-    report = _cross_fitted(corpus, tags, held_out, labels, fold_of, works)
-    model = _assemble(corpus, tags, names, final, held_out, labels, fold_of)
-    by_profile, by_source = report
-    model.provenance.update(
-        _provenance(corpus, tags, left_out, seed, folds, by_profile, by_source, works)
+            weights, bias = [], []
+            for weight, intercept in fits:
+                weights.append(weight.astype(np.float16))
+                bias.append(intercept)
+                if progress:
+                    progress(fold * len(tags) + len(bias), total)
+            linear = _Linear(np.stack(weights, axis=1), np.array(bias))
+            if len(left):
+                held_out[left] = linear.log_odds(features.transform(counts[left]))
+    implications = corpus.taxonomy.implications(tags)
+    by_profile, by_source = _cross_fitted(corpus, tags, held_out, labels, fold_of)
+    slope, intercept_ = _calibrate(held_out, labels)
+    closed = decision.close(decision.sigmoid(held_out * slope + intercept_), implications)
+    model = Model(
+        taxonomy=corpus.taxonomy,
+        tags=tags,
+        vocabulary=tuple(str(name) for name in names[features.columns]),
+        idf=features.idf,
+        weights=(linear.weights.astype(np.float64) * slope).astype(np.float16),
+        bias=linear.bias * slope + intercept_,
+        thresholds=decision.choose_thresholds(closed, labels),
+        provenance=_provenance(corpus, left_out, seed, folds, by_profile, by_source),
     )
     return TrainingRun(model, by_profile, by_source, left_out)
 
 
 @dataclass(frozen=True)
-class _Fit:
-    """Features chosen and weighted on the training rows, and the (features, tags) weights."""
+class _Features:
+    """The columns of the count matrix that are features, and their (features,) idf."""
 
     columns: npt.NDArray[np.int64]
-    idf: FloatArray
-    rows: sparse.csr_matrix
+    idf: npt.NDArray[np.float32]
+
+    def transform(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
+        """(n, features) idf-weighted rows of unit length."""
+        weighted = counts[:, self.columns] @ sparse.diags(self.idf.astype(np.float64))
+        return normalize(sparse.csr_matrix(weighted))
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """(features, tags) weights and (tags,) biases, in log-odds that are not yet calibrated."""
+
     weights: npt.NDArray[np.float16]
     bias: FloatArray
 
-    def log_odds(self, counts: sparse.csr_matrix) -> FloatArray:
-        rows = _weigh(counts[:, self.columns], self.idf)
+    def log_odds(self, rows: sparse.csr_matrix) -> FloatArray:
         return np.asarray(rows @ self.weights.astype(np.float64) + self.bias)
 
 
-def _fit_matrix(counts: sparse.csr_matrix, training_rows: Any, max_features: int) -> _Fit:
-    """Keep the features that occur in enough training rows, most frequent first, and weigh them."""
-    subset = counts[training_rows]
+def _weigh(counts: sparse.csr_matrix, rows: IntArray, max_features: int) -> _Features:
+    """Keep the features that occur in enough of the rows, the most frequent first."""
+    subset = counts[rows]
     frequency = np.asarray(subset.sum(axis=0)).ravel()
     order = np.argsort(-frequency, kind="stable")[:max_features]
     columns = np.sort(order[frequency[order] >= MIN_DOCUMENTS])
-    idf = np.float32(tfidf(subset[:, columns]).idf_).astype(np.float64)
-    rows = _weigh(subset[:, columns], idf)
-    return _Fit(columns, idf, rows, np.zeros((0, 0), np.float16), np.zeros(0))
-
-
-def _weigh(counts: sparse.csr_matrix, idf: FloatArray) -> sparse.csr_matrix:
-    rows = sparse.csr_matrix(counts @ sparse.diags(idf))
-    norm = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).ravel())
-    return sparse.csr_matrix(sparse.diags(1 / np.maximum(norm, 1e-12)) @ rows)
+    return _Features(columns, tfidf(subset[:, columns]).idf_.astype(np.float32))
 
 
 def _fit_observed(rows: sparse.csr_matrix, labels: Any, seed: int) -> tuple[Any, float]:
@@ -163,15 +171,6 @@ def _fit_observed(rows: sparse.csr_matrix, labels: Any, seed: int) -> tuple[Any,
         share = (truth.sum() + 0.5) / (len(truth) + 1)
         return np.zeros(rows.shape[1]), float(np.log(share / (1 - share)))
     return fit_tag(rows[known], truth, seed)
-
-
-def _collect(fits: Iterator[Any], progress: Callable[[int], Any]) -> tuple[Any, FloatArray]:
-    weights, bias = [], []
-    for n, (weight, intercept) in enumerate(fits, 1):
-        weights.append(weight.astype(np.float16))
-        bias.append(intercept)
-        progress(n)
-    return np.stack(weights, axis=1), np.array(bias)
 
 
 def _trainable(corpus: Corpus, min_positives: int) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -194,30 +193,15 @@ def _calibrate(logits: FloatArray, labels: npt.NDArray[np.int8]) -> tuple[FloatA
     return slope, intercept
 
 
-def _implications(corpus: Corpus, tags: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    empty = np.zeros(0)
-    thresholds = decision.Thresholds({}, {})
-    return Model(
-        corpus.taxonomy,
-        tags,
-        (),
-        np.float32(empty),
-        np.zeros((0, len(tags)), np.float16),
-        empty,
-        thresholds,
-    ).implications
-
-
 def _cross_fitted(
     corpus: Corpus,
     tags: tuple[str, ...],
     logits: FloatArray,
     labels: npt.NDArray[np.int8],
-    fold_of: npt.NDArray[np.int64],
-    works: npt.NDArray[np.int64],
+    fold_of: IntArray,
 ) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
     """Score every row with calibration and thresholds from the folds that it is not in."""
-    implications = _implications(corpus, tags)
+    implications, works = corpus.taxonomy.implications(tags), corpus.works
     probabilities = np.zeros_like(logits)
     suggested = {p: np.zeros(logits.shape, dtype=bool) for p in decision.PROFILES}
     for fold in np.unique(fold_of):
@@ -243,39 +227,13 @@ def _cross_fitted(
     return by_profile, by_source
 
 
-def _assemble(
-    corpus: Corpus,
-    tags: tuple[str, ...],
-    names: Any,
-    fit: _Fit,
-    logits: FloatArray,
-    labels: npt.NDArray[np.int8],
-    fold_of: npt.NDArray[np.int64],
-) -> Model:
-    slope, intercept = _calibrate(logits, labels)
-    closed = decision.close(
-        decision.sigmoid(logits * slope + intercept), _implications(corpus, tags)
-    )
-    return Model(
-        taxonomy=corpus.taxonomy,
-        tags=tags,
-        vocabulary=tuple(str(names[column]) for column in fit.columns),
-        idf=fit.idf.astype(np.float32),
-        weights=(fit.weights.astype(np.float64) * slope).astype(np.float16),
-        bias=fit.bias * slope + intercept,
-        thresholds=decision.choose_thresholds(closed, labels),
-    )
-
-
 def _provenance(
     corpus: Corpus,
-    tags: tuple[str, ...],
     left_out: dict[str, int],
     seed: int,
     folds: int,
     by_profile: dict[str, Evaluation],
     by_source: dict[str, Evaluation],
-    works: npt.NDArray[np.int64],
 ) -> dict[str, Any]:
     return {
         "forewarn": pipeline.__version__,
@@ -287,7 +245,7 @@ def _provenance(
         "seed": seed,
         "folds": folds,
         "rows": len(corpus),
-        "works": len(np.unique(works)),
+        "works": len(np.unique(corpus.works)),
         "data": corpus.fingerprints,
         "left_out": left_out,
         "held_out": {profile: score.to_dict() for profile, score in by_profile.items()},

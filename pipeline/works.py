@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -53,13 +54,13 @@ def near_duplicates(synopses: Sequence[str]) -> list[tuple[int, int]]:
             sketch.update(shingles)
             signatures[row] = sketch.digest()
             long_enough[row] = True
-    pairs = set()
+    pairs: set[tuple[int, int]] = set()
     for start in range(0, _PERMUTATIONS, _BAND):
         buckets: dict[bytes, list[int]] = defaultdict(list)
-        for row in np.flatnonzero(long_enough):
-            buckets[signatures[row, start : start + _BAND].tobytes()].append(int(row))
+        for row in np.flatnonzero(long_enough).tolist():
+            buckets[signatures[row, start : start + _BAND].tobytes()].append(row)
         for rows in buckets.values():
-            pairs.update(zip(rows, rows[1:], strict=False))
+            pairs.update(pairwise(rows))
             pairs.update((rows[0], row) for row in rows[2:])
     return [
         (first, second)
@@ -105,7 +106,7 @@ def _rows_by(keys: Iterable[str | None]) -> list[list[int]]:
 
 
 def _chains(groups: Iterable[list[int]]) -> list[tuple[int, int]]:
-    return [pair for rows in groups for pair in zip(rows, rows[1:], strict=False)]
+    return [pair for rows in groups for pair in pairwise(rows)]
 
 
 def _components(size: int, edges: list[tuple[int, int]]) -> IntArray:
@@ -114,4 +115,5 @@ def _components(size: int, edges: list[tuple[int, int]]) -> IntArray:
 
     ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
     graph = coo_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(size, size))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    labels: IntArray = connected_components(graph, directed=False)[1].astype(np.int64)
+    return labels
