@@ -28,12 +28,15 @@ from pipeline.works import split_folds
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[int, int], None]
 
 MIN_POSITIVES = 10
 FOLDS = 5
 MAX_FEATURES = 100_000
 MIN_DOCUMENTS = 2
+PAIR_WEIGHT = 0.7
+"""What a pair of words counts beside a single one: the idf of pairs is scaled by it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def train(
     counter = CountVectorizer(analyzer=analyze, binary=True, dtype=np.float32)
     counts = sparse.csr_matrix(counter.fit_transform(corpus.documents))
     names = counter.get_feature_names_out()
+    is_pair = np.array([" " in name for name in names])
 
     total = (folds + 1) * len(tags)
     held_out = np.zeros(labels.shape)
@@ -99,7 +103,7 @@ def train(
         for fold in range(folds + 1):
             # No row is in the last fold, so the last fit is on all rows: the model's own.
             rows, left = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
-            features = _weigh(counts, rows, max_features)
+            features = _weigh(counts, is_pair, rows, max_features)
             matrix = features.transform(counts[rows])
             fits = pool(
                 delayed(_fit_observed)(matrix, labels[rows, tag], seed) for tag in range(len(tags))
@@ -154,13 +158,16 @@ class _Linear:
         return np.asarray(rows @ self.weights.astype(np.float64) + self.bias)
 
 
-def _weigh(counts: sparse.csr_matrix, rows: IntArray, max_features: int) -> _Features:
+def _weigh(
+    counts: sparse.csr_matrix, is_pair: BoolArray, rows: IntArray, max_features: int
+) -> _Features:
     """Keep the features that occur in enough of the rows, the most frequent first."""
     subset = counts[rows]
     frequency = np.asarray(subset.sum(axis=0)).ravel()
     order = np.argsort(-frequency, kind="stable")[:max_features]
     columns = np.sort(order[frequency[order] >= MIN_DOCUMENTS])
-    return _Features(columns, tfidf(subset[:, columns]).idf_.astype(np.float32))
+    idf = tfidf(subset[:, columns]).idf_ * np.where(is_pair[columns], PAIR_WEIGHT, 1.0)
+    return _Features(columns, idf.astype(np.float32))
 
 
 def _fit_observed(rows: sparse.csr_matrix, labels: Any, seed: int) -> tuple[Any, float]:
