@@ -173,9 +173,8 @@ class Model:
 
     def _row(self, names: Iterable[str]) -> tuple[npt.NDArray[np.int64], FloatArray]:
         """Columns and L2-normalised idf values of the known features among `names`."""
-        columns = self._columns
-        known = sorted(columns[name] for name in names if name in columns)
-        found = np.array(known, dtype=np.int64)
+        known = [column for column in map(self._columns.get, names) if column is not None]
+        found = np.sort(np.array(known, dtype=np.int64))
         values = self.idf[found].astype(np.float64)
         norm = math.sqrt(float(values @ values))
         return found, values / norm if norm else values

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 MIN_WORDS = 6
 """Fewer words than this say too little to suggest anything from."""
@@ -44,43 +45,82 @@ def _space(match: re.Match[str]) -> str:
 
 
 _INLINE = "a|abbr|b|big|cite|em|font|i|mark|s|small|span|strong|sub|sup|u|url|spoiler"
-# Each step replaces what its pattern finds. No pattern can backtrack over more than it matched.
-_STEPS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
-    (
+
+
+_APOSTROPHES = dict.fromkeys(map(ord, "‘’‛ʼ＇`´"), "'")
+
+
+@lru_cache(maxsize=4096)
+def _plain(cluster: str) -> str:
+    normal = unicodedata.normalize("NFKC", cluster).translate(_APOSTROPHES)
+    return "".join(_visible(character) for character in normal)
+
+
+def _visible(character: str) -> str:
+    category = unicodedata.category(character)
+    if category == "Cf":
+        return ""
+    return " " if category in {"Cc", "Cs", "Co", "Cn"} and not character.isspace() else character
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Replaces what `pattern` finds, in texts that `needed` does not rule out at a glance."""
+
+    pattern: re.Pattern[str]
+    replacement: Callable[[re.Match[str]], str]
+    needed: Callable[[str], bool]
+
+
+# No pattern can backtrack over more than it matched.
+_STEPS = (
+    _Step(
         re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});"),
         lambda match: html.unescape(match[0]),
+        lambda text: "&" in text,
     ),
-    (re.compile(rf"</?(?:{_INLINE})(?:\s[^<>]*)?/?>", re.IGNORECASE), lambda match: ""),
-    (re.compile(r"</?[a-zA-Z][^<>]*>|<!--[^<>]*-->"), lambda match: " "),
-    (
+    _Step(
+        re.compile(rf"</?(?:{_INLINE})(?:\s[^<>]*)?/?>", re.IGNORECASE),
+        lambda match: "",
+        lambda text: "<" in text,
+    ),
+    _Step(
+        re.compile(r"</?[a-zA-Z][^<>]*>|<!--[^<>]*-->"),
+        lambda match: " ",
+        lambda text: "<" in text,
+    ),
+    _Step(
         re.compile(rf"\[/?(?:{_INLINE}|img|quote|list|center)(?:=[^\[\]]*)?\]", re.IGNORECASE),
         lambda match: "",
+        lambda text: "[" in text,
     ),
     # A base character with its combining marks, or any character outside ASCII.
-    (
+    _Step(
         re.compile(
             r"[\x00-\x7f][\u0300-\u036f]+|[^\x00-\x7f][\u0300-\u036f]*|[\x00-\x08\x0e-\x1f\x7f]"
         ),
         lambda match: _plain(match[0]),
+        lambda text: not (text.isascii() and text.isprintable()),
     ),
-    (
+    _Step(
         re.compile(
             r"[(\[]\s*(?:source|written\s+by|adapted\s+from|synopsis\s+(?:by|from)|summary\s+from"
             r"|translated\s+by|edited\s+by)\b[^()\[\]]{0,200}[)\]]",
             re.IGNORECASE,
         ),
         lambda match: " ",
+        lambda text: "(" in text or "[" in text,
     ),
-    (
+    _Step(
         re.compile(
-            r"(?:(?<=[.!?\"'\n])|^)[\s~-]*\bsource\s?:\s*[^\n.!?]{1,60}\.?\s*\Z", re.IGNORECASE
+            r"(?:(?<=[.!?\"'\n])|^)[\s~-]{0,20}\bsource\s?:\s*[^\n.!?]{1,60}\.?\s*\Z", re.IGNORECASE
         ),
         lambda match: "",
+        lambda text: "source" in text[-100:].casefold(),
     ),
-    (re.compile(r"[^\S ]\s*| \s+|\A\s+|\s+\Z"), _space),
+    _Step(re.compile(r"[^\S ]\s*| \s+|\A\s+|\s+\Z"), _space, lambda text: True),
 )
 _MAX_PASSES = 12
-_APOSTROPHES = dict.fromkeys(map(ord, "‘’‛ʼ＇`´"), "'")
 
 
 def clean(text: str) -> str:
@@ -91,8 +131,9 @@ def clean(text: str) -> str:
     """
     for _ in range(_MAX_PASSES):
         before = text
-        for pattern, replacement in _STEPS:
-            text = pattern.sub(replacement, text)
+        for step in _STEPS:
+            if step.needed(text):
+                text = step.pattern.sub(step.replacement, text)
         if text == before:
             break
     return text
@@ -103,23 +144,22 @@ def clean_with_offsets(text: str) -> CleanText:
     result = CleanText(text, tuple(range(len(text))), tuple(range(1, len(text) + 1)))
     for _ in range(_MAX_PASSES):
         before = result.text
-        for pattern, replacement in _STEPS:
-            result = _rewrite(result, pattern, replacement)
+        for step in _STEPS:
+            if step.needed(result.text):
+                result = _rewrite(result, step)
         if result.text == before:
             break
     return result
 
 
-def _rewrite(
-    source: CleanText, pattern: re.Pattern[str], replacement: Callable[[re.Match[str]], str]
-) -> CleanText:
+def _rewrite(source: CleanText, step: _Step) -> CleanText:
     pieces: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
     position = 0
-    for match in pattern.finditer(source.text):
+    for match in step.pattern.finditer(source.text):
         begin, stop = match.span()
-        new = replacement(match)
+        new = step.replacement(match)
         if begin == stop or new == match[0]:
             continue
         pieces += (source.text[position:begin], new)
@@ -134,18 +174,6 @@ def _rewrite(
     starts += source.starts[position:]
     ends += source.ends[position:]
     return CleanText("".join(pieces), tuple(starts), tuple(ends))
-
-
-def _plain(cluster: str) -> str:
-    normal = unicodedata.normalize("NFKC", cluster).translate(_APOSTROPHES)
-    return "".join(_visible(character) for character in normal)
-
-
-def _visible(character: str) -> str:
-    category = unicodedata.category(character)
-    if category == "Cf":
-        return ""
-    return " " if category in {"Cc", "Cs", "Co", "Cn"} and not character.isspace() else character
 
 
 # Function words that make up a fifth or more of any English blurb (43,000 of them: at least 17 %)
