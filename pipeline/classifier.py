@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 
 FloatArray = npt.NDArray[np.float64]
 
-REGULARISATION = 6.0
+REGULARISATION = 10.0
 """Inverse strength of the L2 penalty (scikit-learn's C)."""
-SMOOTHING = 0.3
+SMOOTHING = 0.5
 """Pseudo-count of the log-count ratios."""
 BALANCE = 0.5
 """Exponent of the class weights: 0 leaves the classes as they are, 1 balances them."""

@@ -28,11 +28,6 @@ _MASKED = {
     "t*rture": "torture",
     "ab*se": "abuse",
 }
-_NEGATORS = frozenset(
-    ["no", "not", "never", "nobody", "none", "nothing", "neither", "nor", "without", "cannot"]
-)
-_NEGATION_REACH = 3
-_NEGATED = "not_"
 
 
 @dataclass(frozen=True)
@@ -68,21 +63,7 @@ def _stems(words: list[str]) -> list[str]:
 
 
 def _names(stems: list[str]) -> list[str]:
-    pairs = [f"{first} {second}" for first, second in pairwise(stems)]
-    return _mark_negated(stems) + pairs
-
-
-def _mark_negated(stems: list[str]) -> list[str]:
-    """Rename the words in reach of a negator: in "no one dies", `die` becomes `not_die`."""
-    marked = list(stems)
-    reach = 0
-    for position, stem in enumerate(stems):
-        if stem in _NEGATORS or stem.endswith("n't"):
-            reach = _NEGATION_REACH
-        elif reach:
-            reach -= 1
-            marked[position] = _NEGATED + stem
-    return marked
+    return [*stems, *(f"{first} {second}" for first, second in pairwise(stems))]
 
 
 @cache

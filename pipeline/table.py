@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def open_source(source: str, read: Callable[[int], None]) -> Iterator[IO[bytes]]
     packed = counted.peek(2)[:2] == b"\x1f\x8b"
     try:
         yield cast(IO[bytes], gzip.GzipFile(fileobj=counted)) if packed else counted
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise TableError(f"{_name(source)}: damaged gzip file ({error})") from error
     finally:
         if source != "-":
@@ -189,6 +190,8 @@ def open_target(target: str) -> Iterator[IO[bytes]]:
                 yield raw
         Path(scratch).chmod(mode)
         Path(scratch).replace(path)
+    except gzip.BadGzipFile:
+        raise  # The source's, though it is an OSError too.
     except OSError as error:
         raise TableError(f"{target}: cannot be written ({error.strerror or error})") from error
     finally:

@@ -24,6 +24,7 @@ from pipeline.errors import CorpusError
 from pipeline.evaluation import Evaluation, evaluate
 from pipeline.features import analyze
 from pipeline.model import Model
+from pipeline.taxonomy import Taxonomy
 from pipeline.works import split_folds
 
 FloatArray = npt.NDArray[np.float64]
@@ -34,7 +35,8 @@ Progress = Callable[[int, int], None]
 MIN_POSITIVES = 10
 FOLDS = 5
 MAX_FEATURES = 100_000
-MIN_DOCUMENTS = 2
+MIN_WORD_ROWS, MIN_PAIR_ROWS = 2, 3
+"""A word, or a pair of words, is a feature when this many training rows have it."""
 PAIR_WEIGHT = 0.7
 """What a pair of words counts beside a single one: the idf of pairs is scaled by it."""
 
@@ -65,6 +67,7 @@ def train(
 ) -> TrainingRun:
     """Train a model on a corpus.
 
+    The taxonomy's names and definitions are training documents beside the corpus, never scored.
     Each tag is fitted `folds` + 1 times: without each fold of works, and on all. The log-odds of
     rows left out calibrate the probabilities and choose the thresholds. For the report, a fold's
     calibration and thresholds come from the other folds alone.
@@ -93,7 +96,10 @@ def train(
     labels = corpus.labels[:, [corpus.taxonomy.index[tag] for tag in tags]]
     fold_of = split_folds(works, folds, seed)
     counter = CountVectorizer(analyzer=analyze, binary=True, dtype=np.float32)
-    counts = sparse.csr_matrix(counter.fit_transform(corpus.documents))
+    lessons, lesson_labels = _lessons(corpus.taxonomy, tags)
+    counts = sparse.csr_matrix(counter.fit_transform([*corpus.documents, *lessons]))
+    taught = np.concatenate([labels, lesson_labels])
+    lesson_rows = np.arange(len(corpus), len(taught))
     names = counter.get_feature_names_out()
     is_pair = np.array([" " in name for name in names])
 
@@ -102,11 +108,12 @@ def train(
     with Parallel(n_jobs=jobs, return_as="generator") as pool:
         for fold in range(folds + 1):
             # No row is in the last fold, so the last fit is on all rows: the model's own.
-            rows, left = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+            left = np.flatnonzero(fold_of == fold)
+            rows = np.concatenate([np.flatnonzero(fold_of != fold), lesson_rows])
             features = _weigh(counts, is_pair, rows, max_features)
             matrix = features.transform(counts[rows])
             fits = pool(
-                delayed(_fit_observed)(matrix, labels[rows, tag], seed) for tag in range(len(tags))
+                delayed(_fit_observed)(matrix, taught[rows, tag], seed) for tag in range(len(tags))
             )
             weights, bias = [], []
             for weight, intercept in fits:
@@ -165,9 +172,21 @@ def _weigh(
     subset = counts[rows]
     frequency = np.asarray(subset.sum(axis=0)).ravel()
     order = np.argsort(-frequency, kind="stable")[:max_features]
-    columns = np.sort(order[frequency[order] >= MIN_DOCUMENTS])
+    columns = np.sort(
+        order[frequency[order] >= np.where(is_pair[order], MIN_PAIR_ROWS, MIN_WORD_ROWS)]
+    )
     idf = tfidf(subset[:, columns]).idf_ * np.where(is_pair[columns], PAIR_WEIGHT, 1.0)
     return _Features(columns, idf.astype(np.float32))
+
+
+def _lessons(taxonomy: Taxonomy, tags: tuple[str, ...]) -> tuple[list[str], npt.NDArray[np.int8]]:
+    """The taxonomy's own words as documents that have their tag: names, and definition."""
+    documents, labels = [], []
+    for tag in taxonomy.tags:
+        documents += [f"{tag.label}\n{'. '.join(tag.aliases)}", f"\n{tag.definition}"]
+        row = [known in taxonomy.closure([tag.id]) for known in tags]
+        labels += [row, row]
+    return documents, np.array(labels, dtype=np.int8)
 
 
 def _fit_observed(rows: sparse.csr_matrix, labels: Any, seed: int) -> tuple[Any, float]:
