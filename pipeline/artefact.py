@@ -36,7 +36,7 @@ def save_model(model: Model, path: str | Path, card: str = "") -> None:
         ModelError: `path` holds something that is not a model, or cannot be written.
     """
     target = Path(path)
-    if target.exists() and not (target / _CONFIG).is_file() and any(_entries(target)):
+    if target.exists() and not _may_replace(target):
         raise ModelError(f"{target}: is there and is not a model; choose another folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,14 +80,30 @@ def load_model(name: str | Path = "default") -> Model:
         )
     except (KeyError, TypeError, ValueError, OSError, TaxonomyError) as error:
         raise ModelError(f"{folder}: does not hold together ({error}); train it again") from error
-    shape = (len(model.vocabulary), len(model.tags))
-    if (
-        model.weights.shape != shape
-        or model.idf.shape != shape[:1]
-        or model.bias.shape != shape[1:]
-    ):
-        raise ModelError(f"{folder}: its arrays do not fit its vocabulary; train it again")
+    _check(model, folder)
     return model
+
+
+def _check(model: Model, folder: Path) -> None:
+    shape = (len(model.vocabulary), len(model.tags))
+    shapes = (model.weights.shape, model.idf.shape, model.bias.shape)
+    if shapes != (shape, shape[:1], shape[1:]):
+        raise ModelError(f"{folder}: its arrays do not fit its vocabulary; train it again")
+    for array in (model.weights, model.idf, model.bias):
+        if array.dtype.kind != "f" or not np.isfinite(array.sum(dtype=np.float64)):
+            raise ModelError(f"{folder}: its arrays are not finite numbers; train it again")
+    if len(set(model.tags)) != len(model.tags) or set(model.tags) - set(model.taxonomy.ids):
+        raise ModelError(f"{folder}: its tags are not its taxonomy's; train it again")
+    if any(values.shape != shape[1:] for values in model.thresholds.values.values()):
+        raise ModelError(f"{folder}: its thresholds do not fit its tags; train it again")
+
+
+def _may_replace(target: Path) -> bool:
+    """Whether a folder is empty or a model, damaged or not, by the files in it."""
+    if not target.is_dir():
+        return False
+    names = {path.name for path in target.iterdir()}
+    return not names or {_CONFIG, _VOCABULARY, *(f"{array}.npy" for array in _ARRAYS)} <= names
 
 
 def find_model(name: str | Path) -> Path:
@@ -115,7 +131,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"{folder}: not a Forewarn model (no readable {_CONFIG})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(
             f"{path}: is damaged (not JSON); fetch or train the model again"
         ) from error

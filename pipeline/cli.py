@@ -118,7 +118,7 @@ def predict(
     text = _read_synopsis(synopsis, file)
     suggestion = load_model(model).suggest(
         text,
-        title,
+        _unbroken(title),
         profile=profile,
         threshold=threshold,
         all_tags=all_tags,
@@ -348,9 +348,9 @@ def tags(name: str | None, versus: str | None, tags_file: str | None, as_json: b
 def _read_synopsis(synopsis: str | None, file: str | None) -> str:
     if (synopsis is None) == (file is None):
         raise click.UsageError("give one SYNOPSIS, or --file F, or '-' for standard input")
-    name = file or synopsis
+    name = synopsis if file is None else file
     if file is None and synopsis != "-":
-        return synopsis or ""
+        return _unbroken(synopsis or "")
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(str(name)).read_bytes()
     except OSError as error:
@@ -359,6 +359,11 @@ def _read_synopsis(synopsis: str | None, file: str | None) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TableError(f"{name}: not UTF-8 text; convert it first") from error
+
+
+def _unbroken(argument: str) -> str:
+    """An argument in which bytes that are no UTF-8 became replacement characters."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _columns(pairs: tuple[str, ...], known: set[str]) -> dict[str, str]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import hashlib
+import io
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -90,6 +94,11 @@ def read_corpus(
     corpus = _join(parts)
     if not len(corpus):
         raise CorpusError(f"{', '.join(map(str, paths))}: no row has a synopsis")
+    if not (corpus.labels >= 0).any():
+        raise CorpusError(
+            f"{', '.join(map(str, paths))}: no row has a known label; tags must be ids, labels or "
+            "aliases of the taxonomy"
+        )
     return corpus
 
 
@@ -103,31 +112,69 @@ def read_frame(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     suffix = suffixes[-1] if suffixes else ""
     try:
         if suffix in {".csv", ".tsv"}:
-            frame = pd.read_csv(
-                path,
-                sep="\t" if suffix == ".tsv" else ",",
-                dtype=str,
-                keep_default_na=False,
-                encoding="utf-8-sig",
-            )
+            frame = _read_delimited(path, "\t" if suffix == ".tsv" else ",")
         elif suffix in {".jsonl", ".ndjson"}:
-            frame = pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+            frame = _read_json_lines(path)
         elif suffix in {".parquet", ".pq"}:
-            frame = pd.read_parquet(path)
+            frame = pd.read_parquet(io.BytesIO(_unpacked(path)))
         else:
             raise TableError(f"{path}: unknown kind of table; use .csv, .tsv, .jsonl or .parquet")
     except TableError:
         raise
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise TableError(f"{path}: damaged gzip file ({error})") from error
     except OSError as error:
         raise TableError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise TableError(f"{path}: not UTF-8 text; save it as UTF-8") from error
     except (ValueError, ArithmeticError) as error:
         raise TableError(f"{path}: cannot be parsed: {' '.join(str(error).split())}") from error
-    for ours, theirs in columns.items():
-        if theirs not in frame.columns and ours in {"synopsis", "tags"}:
-            raise TableError(f"{path}: no column {theirs!r}; it has {', '.join(map(str, frame))}")
-    return frame.rename(columns={theirs: ours for ours, theirs in columns.items()})
+    renamed = {theirs: ours for ours, theirs in columns.items() if theirs in frame.columns}
+    # A column of ours that another stands in for is dropped, so that no name is there twice.
+    hidden = [ours for ours in renamed.values() if ours in frame.columns and ours not in renamed]
+    return frame.drop(columns=hidden).rename(columns=renamed)
+
+
+def _unpacked(path: Path) -> bytes:
+    data = path.read_bytes()
+    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+
+
+def _read_delimited(path: Path, mark: str) -> pd.DataFrame:
+    text = _unpacked(path).decode("utf-8-sig")
+    csv.field_size_limit(2**31 - 1)
+    records = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
+    try:
+        width = 0
+        for record in records:
+            width = width or len(record)
+            # pandas would fill a short line with empty cells.
+            if record and len(record) != width:
+                raise TableError(
+                    f"{path}: line {records.line_num} has {len(record)} cells where the header "
+                    f"has {width}; mend that line"
+                )
+    except csv.Error as error:
+        raise TableError(f"{path}: line {records.line_num} is malformed: {error}") from error
+    return pd.read_csv(
+        io.StringIO(text), sep=mark, dtype=str, keep_default_na=False, index_col=False
+    )
+
+
+def _read_json_lines(path: Path) -> pd.DataFrame:
+    """Objects as they are: pandas' own reader turns numbers beside missing cells into floats."""
+    records = []
+    for number, line in enumerate(_unpacked(path).decode("utf-8-sig").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise TableError(f"{path}: line {number} is not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise TableError(f"{path}: line {number} is not an object in braces")
+        records.append(record)
+    return pd.DataFrame(records, dtype=object)
 
 
 def tag_words(cell: object) -> list[str]:
@@ -198,11 +245,12 @@ def _read_file(
     for column in ("synopsis", "tags"):
         if column not in frame.columns:
             raise TableError(
-                f"{path}: no column {column!r}; it has {', '.join(map(str, frame))} "
+                f"{path}: no column {columns.get(column, column)!r}; "
+                f"it has {', '.join(map(str, frame))} "
                 f"(name it with --column {column}=NAME)"
             )
     synopses = [clean(cell) if isinstance(cell, str) else "" for cell in frame["synopsis"]]
-    kept = np.array([bool(synopsis) for synopsis in synopses], dtype=bool)
+    kept = np.array([any(map(str.isalnum, synopsis)) for synopsis in synopses], dtype=bool)
     if not kept.all():
         notes.append(f"{path}: {int((~kept).sum())} rows left out: no synopsis")
     frame = frame[kept]
@@ -211,12 +259,12 @@ def _read_file(
     return Corpus(
         taxonomy=taxonomy,
         titles=tuple(titles),
-        synopses=tuple(synopsis for synopsis in synopses if synopsis),
+        synopses=tuple(s for s, keep in zip(synopses, kept, strict=True) if keep),
         labels=labels,
         groups=tuple(cell or None for cell in _texts(frame, "group")),
         sources=(path.name,) * len(frame),
         catalogues=tuple(_texts(frame, "catalogue")),
-        fingerprints={path.name: _sha256(path)},
+        fingerprints={str(path): _sha256(path)},
         notes=tuple(notes + [f"{path}: {remark}" for remark in remarks]),
     )
 
@@ -264,6 +312,9 @@ def _texts_by_id(
     library: dict[str, pd.Series[Any]] = {}
     for path in paths:
         frame = read_frame(Path(path), columns)
+        for column in ("id", "synopsis"):
+            if column not in frame.columns:
+                raise TableError(f"{path}: no column {column!r}, which texts need")
         wanted = [name for name in ("title", "synopsis", "group", "catalogue") if name in frame]
         for row_id, (_, row) in zip(frame["id"].astype(str), frame[wanted].iterrows(), strict=True):
             library[row_id] = row

@@ -14,6 +14,7 @@ LabelArray = npt.NDArray[np.int8]
 PROFILES = ("balanced", "cautious", "strict")
 """Best F1; recall of at least 0.9; precision of at least 0.9 (where they can be reached)."""
 TARGET = 0.9
+_CALIBRATION_C = 10.0
 _HALF_TRUST = 150
 """A tag with so many positives takes half of its threshold from all tags together."""
 _GRID = np.linspace(-5.0, 4.0, 181)
@@ -52,26 +53,19 @@ def close(scores: FloatArray, implications: Sequence[tuple[int, int]]) -> FloatA
 def fit_calibration(logits: FloatArray, labels: LabelArray) -> tuple[float, float]:
     """Slope and intercept that turn (n,) out-of-fold log-odds into calibrated ones.
 
-    Platt's sigmoid with his smoothed targets (Platt 1999, "Probabilistic outputs for support
-    vector machines"), by Newton's method. The slope is never negative.
+    Platt's sigmoid (Platt 1999, "Probabilistic outputs for support vector machines"), fitted by
+    scikit-learn's logistic regression. The slope is never negative.
     """
-    positives = int((labels == 1).sum())
-    negatives = len(labels) - positives
-    target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    design = np.stack([logits, np.ones_like(logits)], axis=1)
-    beta = np.array([1.0, 0.0])
-    # A weak pull towards leaving the scores alone keeps few positives from running away.
-    prior, strength = np.array([1.0, 0.0]), np.array([0.5, 0.01])
-    for _ in range(100):
-        p = sigmoid(design @ beta)
-        gradient = design.T @ (p - target) + strength * (beta - prior)
-        weight = np.maximum(p * (1 - p), 1e-9)
-        hessian = (design * weight[:, None]).T @ design + np.diag(strength)
-        step = np.linalg.solve(hessian, gradient)
-        beta = beta - np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-8:
-            break
-    return max(float(beta[0]), 1e-3), float(beta[1])
+    from sklearn.linear_model import LogisticRegression
+
+    scale = max(float(np.std(logits)), 1e-9)
+    truth = labels == 1
+    if truth.all() or not truth.any():
+        return 1.0, 0.0
+    sigmoid_fit = LogisticRegression(C=_CALIBRATION_C, max_iter=1000, tol=1e-8)
+    sigmoid_fit.fit((logits / scale)[:, None], truth)
+    slope, intercept = sigmoid_fit.coef_[0, 0] / scale, sigmoid_fit.intercept_[0]
+    return max(float(slope), 1e-3), float(intercept)
 
 
 def choose_thresholds(probabilities: FloatArray, labels: LabelArray) -> Thresholds:
@@ -123,24 +117,27 @@ def _tag_thresholds(
         return dict.fromkeys(PROFILES, (1.0, False))
     trust = labels.sum() / (labels.sum() + _HALF_TRUST)
     own = _best_threshold(scores, labels)
-    best = float(sigmoid(trust * _logit(own) + (1 - trust) * _logit(common)))
+    shrunk = float(sigmoid(trust * _logit(own) + (1 - trust) * _logit(common)))
+    best = min(shrunk, float(scores.max()))
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(labels[order])
     last_of_ties = np.append(ranked[1:] < ranked[:-1], True)
     rank = np.flatnonzero(last_of_ties)
     found, suggested = hits[rank], rank + 1
     below = np.append(ranked[1:], 0.0)[rank]
-    cuts = (ranked[rank] + below) / 2
+    middle = (ranked[rank] + below) / 2
+    cuts = np.where(middle > below, middle, ranked[rank])
     precision, recall = found / suggested, found / labels.sum()
     enough = np.flatnonzero(recall >= TARGET)
     cautious = min(float(cuts[enough[0]]), best)
     precise = np.flatnonzero((precision >= TARGET) & (found >= min(3, labels.sum())))
     strict_at = int(precise[-1]) if len(precise) else int(np.argmax(precision * (found > 0)))
     strict = max(float(cuts[strict_at]), best)
+    kept = labels[scores >= strict]
     # Recall of 0.9 is always reached by suggesting everything; that is not worth the name.
     useful = float(precision[enough[0]]) > labels.mean() * 1.5
     return {
         "balanced": (best, True),
         "cautious": (cautious, useful),
-        "strict": (strict, len(precise) > 0),
+        "strict": (strict, bool(len(kept)) and float(kept.mean()) >= TARGET),
     }

@@ -82,7 +82,9 @@ def evaluate(
     resampled = np.tensordot(weights, by_work, axes=1)
     scored = [t for t in range(len(tag_ids)) if (labels[:, t] == 1).any()]
     total = counts.sum(axis=0)
-    f1, f1_boot = _f1(total), _f1(resampled)
+    f1 = _f1(total)
+    # A resample without a tag's positives says nothing of it.
+    f1_boot = np.where(resampled[..., [0, 2]].sum(axis=2) > 0, _f1(resampled), np.nan)
     ap, ap_boot = _average_precisions(probabilities, labels, scored, weights[:, work_of_row])
     known = labels >= 0
     return Evaluation(
@@ -91,7 +93,9 @@ def evaluate(
         micro_f1=float(_f1(total.sum(axis=0))),
         micro_f1_interval=_interval(_f1(resampled.sum(axis=1))),
         macro_f1=float(np.mean(f1[scored])) if scored else 0.0,
-        macro_f1_interval=_interval(f1_boot[:, scored].mean(axis=1)) if scored else (0.0, 0.0),
+        macro_f1_interval=_interval(np.nanmean(f1_boot[:, scored], axis=1))
+        if scored
+        else (0.0, 0.0),
         mean_average_precision=float(np.mean(list(ap.values()))) if scored else 0.0,
         mean_average_precision_interval=_interval(np.nanmean(ap_boot, axis=1))
         if scored
@@ -158,16 +162,26 @@ def _average_precisions(
         truth, scores = labels[known, tag] == 1, probabilities[known, tag]
         exact[tag] = float(average_precision_score(truth, scores))
         order = np.argsort(-scores, kind="stable")
-        resampled[:, place] = _weighted_average_precision(truth[order], weights[:, known][:, order])
+        ranked = scores[order]
+        # Tied scores are ranked together: each counts at the end of its run.
+        ends = np.searchsorted(-ranked, -ranked, side="right") - 1
+        resampled[:, place] = _weighted_average_precision(
+            truth[order], ends, weights[:, known][:, order]
+        )
     return exact, resampled
 
 
-def _weighted_average_precision(truth: BoolArray, weights: FloatArray) -> FloatArray:
-    # Ties are ranked in row order here; they are too rare to move an interval.
+def _weighted_average_precision(
+    truth: BoolArray, ends: IntArray, weights: FloatArray
+) -> FloatArray:
+    """(resamples,) average precision of ranked rows that count (resamples, rows) times each."""
     hits = weights[:, truth]
-    found, ranked = np.cumsum(hits, axis=1), np.cumsum(weights, axis=1)[:, truth]
+    found = np.cumsum(weights * truth, axis=1)[:, ends[truth]]
+    ranked = np.cumsum(weights, axis=1)[:, ends[truth]]
     precision = found / np.maximum(ranked, 1e-12)
-    return np.asarray((precision * hits).sum(axis=1) / np.maximum(hits.sum(axis=1), 1e-12))
+    total = hits.sum(axis=1)
+    mean = (precision * hits).sum(axis=1) / np.maximum(total, 1e-12)
+    return np.where(total > 0, mean, np.nan)
 
 
 def _interval(values: FloatArray) -> Interval:

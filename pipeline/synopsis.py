@@ -74,6 +74,7 @@ class _Step:
 
 # No pattern can backtrack over more than it matched.
 _STEPS = (
+    _Step(re.compile(r"&(?:amp;)+"), lambda match: "&", lambda text: "&amp;" in text),
     _Step(
         re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});"),
         lambda match: html.unescape(match[0]),
@@ -113,7 +114,8 @@ _STEPS = (
     ),
     _Step(
         re.compile(
-            r"(?:(?<=[.!?\"'\n])|^)[\s~-]{0,20}\bsource\s?:\s*[^\n.!?]{1,60}\.?\s*\Z", re.IGNORECASE
+            r"(?:(?:(?<=[.!?\"'\n])|^)[\s~-]{0,20}\bsource\s?:\s*[^\n.!?]{1,40}\.?\s*)+\Z",
+            re.IGNORECASE,
         ),
         lambda match: "",
         lambda text: "source" in text[-100:].casefold(),

@@ -349,13 +349,14 @@ def _json_lines(
         batch.append(line)
         rows.append((_cell(record.get(columns.title)), _cell(record.get(columns.synopsis))))
         if len(rows) == chunk:
-            _require_column(found, columns, name)
             _write_json_lines(sink, batch, added(rows), added)
             rows, batch = [], []
-    if count:
-        _require_column(found, columns, name)
     if rows:
         _write_json_lines(sink, batch, added(rows), added)
+    if count and not found:
+        raise TableError(
+            f"{name}: no row has {columns.synopsis!r} (name it with --column synopsis=NAME)"
+        )
     return count
 
 
@@ -369,13 +370,6 @@ def _json_object(line: str, name: str, row: int, number: int) -> dict[str, Any]:
     return record
 
 
-def _require_column(found: bool, columns: Columns, name: str) -> None:
-    if not found:
-        raise TableError(
-            f"{name}: no row has {columns.synopsis!r} (name it with --column synopsis=NAME)"
-        )
-
-
 def _cell(value: object) -> str:
     return value if isinstance(value, str) else ""
 
@@ -385,7 +379,9 @@ def _write_json_lines(sink: IO[bytes], batch: list[str], cells: Cells, added: Ex
         values = {column: cells[column][row] for column in added.names}
         body = raw.strip()[:-1].rstrip()
         comma = "" if body == "{" else ", "
-        sink.write(f"{body}{comma}{json.dumps(values, ensure_ascii=False)[1:]}\n".encode())
+        sink.write(
+            f"{body}{comma}{json.dumps(values, ensure_ascii=False)[1:]}\n".encode(errors="replace")
+        )
 
 
 def _parquet(
@@ -420,7 +416,7 @@ def _parquet(
                 pa.field(column, pa.float64() if column in added.numbers else pa.string())
             )
         with pq.ParquetWriter(sink, schema) as writer:
-            for batch in table.iter_batches(batch_size=chunk):
+            for batch in _parquet_batches(table, chunk, name):
                 rows = _parquet_rows(batch, columns)
                 cells = added(rows)
                 arrays = [pa.array(cells[c], schema.field(c).type) for c in added.names]
@@ -428,6 +424,15 @@ def _parquet(
                 writer.write_batch(full)
                 count += len(rows)
     return count
+
+
+def _parquet_batches(table: Any, chunk: int, name: str) -> Iterator[Any]:
+    import pyarrow as pa
+
+    try:
+        yield from table.iter_batches(batch_size=chunk)
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{name}: a page of it is damaged ({error})") from error
 
 
 def _parquet_rows(batch: Any, columns: Columns) -> list[Row]:

@@ -86,7 +86,12 @@ class Taxonomy:
 
     def resolve(self, name: str) -> str | None:
         """The id of the tag with this id, label or alias, in any case and spelling; else None."""
-        return self._names.get(spelling(name))
+        wanted = spelling(name)
+        if "*" not in wanted:
+            return self._names.get(wanted)
+        # Some catalogues hide a letter of a word behind an asterisk.
+        pattern = re.compile(re.escape(wanted).replace(r"\*", "."))
+        return next((tag for known, tag in self._names.items() if pattern.fullmatch(known)), None)
 
     def ancestors(self, tag_id: str) -> tuple[str, ...]:
         """All tags that `tag_id` implies, nearest first, itself excluded."""
@@ -145,6 +150,8 @@ class Taxonomy:
         entries = data.get("tag")
         if not isinstance(entries, list) or not entries:
             raise TaxonomyError(f"{source}: no [[tag]] tables; write at least one")
+        if not isinstance(data.get("versus", []), list):
+            raise TaxonomyError(f"{source}: write versus as [[versus]] tables")
         taxonomy = cls(
             tags=tuple(_read_tag(entry, n, source) for n, entry in enumerate(entries, 1)),
             contrasts=tuple(_read_contrast(entry, source) for entry in data.get("versus", [])),
@@ -154,7 +161,7 @@ class Taxonomy:
 
 
 def spelling(name: str) -> str:
-    """`name` as aliases are compared: case-folded; spaces, '-' and '_' alike; '*' for a letter.
+    """`name` as aliases are compared: case-folded; spaces, '-' and '_' alike.
 
     >>> spelling("Self_Harm") == spelling("self harm")
     True

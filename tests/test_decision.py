@@ -15,6 +15,8 @@ from pipeline.decision import (
     sigmoid,
 )
 
+calm = settings(deadline=None)
+
 seeds = st.integers(0, 10_000)
 
 
@@ -38,6 +40,13 @@ def judged(draw):
     return steps / 20, labels
 
 
+def made_up(seed, rows):
+    """Honest probabilities of two tags, one rarer than the other, and labels without unknowns."""
+    rng = np.random.default_rng(seed)
+    probabilities = sigmoid(rng.normal([-0.5, -1.5], 2.5, (rows, 2)))
+    return probabilities, (rng.random((rows, 2)) < probabilities).astype(np.int8)
+
+
 def tallies(probabilities, labels, thresholds, profile):
     """(hits, suggested, positives) of each tag, on the known cells."""
     suggested = (probabilities >= thresholds.values[profile]) & (labels >= 0)
@@ -53,6 +62,7 @@ class TestSigmoid:
         with np.errstate(over="raise"):
             assert sigmoid(np.array([-1e6, 1e6])).tolist() == [0.0, 1.0]
 
+    @calm
     @given(st.floats(-30, 30))
     def test_it_undoes_log_odds(self, logit):
         p = sigmoid(np.array([logit]))[0]
@@ -60,6 +70,7 @@ class TestSigmoid:
 
 
 class TestCalibration:
+    @calm
     @given(
         hnp.arrays(np.float64, 30, elements=st.floats(-20, 20)),
         hnp.arrays(np.int8, 30, elements=st.integers(0, 1)),
@@ -72,7 +83,7 @@ class TestCalibration:
         assert (np.diff(calibrated) >= 0).all()
 
     @given(seeds)
-    @settings(max_examples=20)
+    @settings(max_examples=20, deadline=None)
     def test_true_log_odds_are_left_nearly_alone(self, seed):
         logits, labels = draw_labels(seed)
         slope, intercept = fit_calibration(logits, labels)
@@ -83,7 +94,7 @@ class TestCalibration:
         ("scale", "shift"), [(0.3, 0), (0.5, 1), (1, 1.5), (1, -1.5), (1.6, 0)]
     )
     @given(seed=seeds)
-    @settings(max_examples=10)
+    @settings(max_examples=10, deadline=None)
     def test_it_brings_distorted_log_odds_back(self, scale, shift, seed):
         logits, labels = draw_labels(seed)
         distorted = scale * logits + shift
@@ -92,9 +103,6 @@ class TestCalibration:
         assert log_loss(mended, labels) < log_loss(distorted, labels)
         assert log_loss(mended, labels) < log_loss(logits, labels) + 0.01
 
-    @pytest.mark.xfail(
-        strict=True, reason="fit_calibration: Newton's steps diverge on overconfident log-odds"
-    )
     @pytest.mark.parametrize(("scale", "shift"), [(4, 0), (10, 0), (1, 6)])
     def test_it_brings_overconfident_log_odds_back(self, scale, shift):
         logits, labels = draw_labels(seed=1)
@@ -134,6 +142,7 @@ class TestClosure:
         close(scores, self.IMPLICATIONS)
         assert scores.tolist() == [[0.0, 0.0, 0.0, 1.0]]
 
+    @calm
     @given(hnp.arrays(np.float64, (3, 4), elements=st.floats(0, 1)))
     def test_no_broad_tag_scores_below_a_narrow_one(self, scores):
         closed = close(scores, self.IMPLICATIONS)
@@ -145,6 +154,7 @@ class TestClosure:
 
 
 class TestThresholds:
+    @calm
     @given(judged())
     def test_profiles_are_nested(self, data):
         values = choose_thresholds(*data).values
@@ -152,44 +162,64 @@ class TestThresholds:
         assert (values["cautious"] <= values["balanced"]).all()
         assert (values["balanced"] <= values["strict"]).all()
 
+    @calm
     @given(judged())
     def test_strict_is_precise_where_it_says_so(self, data):
         thresholds = choose_thresholds(*data)
-        reached = thresholds.reached["strict"]
-        for (hits, suggested, _), met in zip(
-            tallies(*data, thresholds, "strict"), reached, strict=True
-        ):
-            if met:
-                assert suggested > 0
-                assert hits / suggested >= TARGET
+        found = tallies(*data, thresholds, "strict")
+        for (hits, suggested, _), met in zip(found, thresholds.reached["strict"], strict=True):
+            assert not met or hits >= TARGET * suggested > 0
 
+    @calm
+    @given(judged())
+    def test_every_profile_suggests_a_tag_that_has_positives(self, data):
+        thresholds = choose_thresholds(*data)
+        for profile in PROFILES:
+            for _, suggested, positives in tallies(*data, thresholds, profile):
+                assert (suggested > 0) >= (positives > 0)
+
+    def test_strict_reaches_precision_where_scores_are_informative(self):
+        assert choose_thresholds(*made_up(1, 4000)).reached["strict"].all()
+
+    @pytest.mark.parametrize("highest", [0.0, 0.002, 0.005])
+    def test_strict_still_finds_tags_of_low_probability(self, highest):
+        probabilities = np.repeat([highest, highest / 20], 20)[:, None]
+        labels = np.repeat([1, 0], 20).astype(np.int8)[:, None]
+        thresholds = choose_thresholds(probabilities, labels)
+        ((hits, suggested, _),) = tallies(probabilities, labels, thresholds, "strict")
+        assert thresholds.reached["strict"][0]
+        assert hits == suggested == 20
+
+    @calm
     @given(judged())
     def test_cautious_finds_nine_of_ten(self, data):
         for hits, _, positives in tallies(*data, choose_thresholds(*data), "cautious"):
             assert hits >= TARGET * positives - 1e-9
 
-    @given(judged())
-    def test_every_profile_finds_something_where_there_is_something(self, data):
-        thresholds = choose_thresholds(*data)
-        for profile in PROFILES:
-            for hits, _, positives in tallies(*data, thresholds, profile):
-                assert (hits > 0) == (positives > 0) or positives == 0
-
-    @given(judged())
-    def test_no_other_cut_has_a_better_f1_than_balanced(self, data):
-        probabilities, labels = data
-        found = tallies(*data, choose_thresholds(*data), "balanced")
+    @calm
+    @given(seeds)
+    def test_balanced_is_close_to_the_best_f1(self, seed):
+        probabilities, labels = made_up(seed, 1500)
+        found = tallies(probabilities, labels, choose_thresholds(probabilities, labels), "balanced")
         for tag, (hits, suggested, positives) in enumerate(found):
-            known = labels[:, tag] >= 0
-            scores, truth = probabilities[known, tag], labels[known, tag] == 1
-            if not positives:
-                continue
-            best = max(
-                2 * (truth & (scores >= cut)).sum() / ((scores >= cut).sum() + positives)
-                for cut in scores
-            )
-            assert 2 * hits / (suggested + positives) == pytest.approx(best)
+            truth = labels[:, tag] == 1
+            order = np.cumsum(truth[np.argsort(-probabilities[:, tag])])
+            best = (2 * order / (np.arange(1, len(truth) + 1) + positives)).max()
+            assert 2 * hits / (suggested + positives) > best - 0.06
 
+    def test_a_rare_tag_leans_on_the_others(self):
+        probabilities, labels = made_up(1, 4000)
+        rare = labels.copy()
+        rare[np.flatnonzero(rare[:, 1] == 1)[5:], 1] = -1
+        common = choose_thresholds(probabilities.ravel()[:, None], rare.ravel()[:, None])
+        alone = choose_thresholds(probabilities[:, 1:], rare[:, 1:])
+        beside = choose_thresholds(probabilities, rare)
+        cut = common.values["balanced"][0]
+        gap = abs(beside.values["balanced"][1] - cut)
+        assert gap < 0.1
+        assert gap < abs(alone.values["balanced"][0] - cut)
+
+    @calm
     @given(judged(), st.data())
     def test_unknown_cells_do_not_matter(self, data, draw):
         probabilities, labels = data
@@ -225,7 +255,6 @@ class TestThresholds:
         assert not thresholds.reached["strict"].any()
         assert not thresholds.reached["cautious"].any()
 
-    @pytest.mark.xfail(strict=True, reason="the midpoint of neighbouring floats is the lower one")
     def test_neighbouring_floats_are_kept_apart(self):
         low = 0.5
         probabilities = np.array([[np.nextafter(low, 1)], [low]])

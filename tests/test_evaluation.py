@@ -193,9 +193,6 @@ class TestIntervals:
         assert figures(evaluate(TAGS, *data, seed=3)) == figures(evaluate(TAGS, *data, seed=3))
         assert figures(evaluate(TAGS, *data, seed=3)) != figures(evaluate(TAGS, *data, seed=4))
 
-    @pytest.mark.xfail(
-        strict=True, reason="a resample without a tag's positives counts as 0 in macro figures"
-    )
     @pytest.mark.parametrize("name", ["macro_f1_interval", "mean_average_precision_interval"])
     def test_rare_tags_do_not_pull_the_interval_off_the_estimate(self, name):
         labels = np.eye(30, dtype=np.int8)
@@ -205,9 +202,6 @@ class TestIntervals:
         low, high = getattr(got, name)
         assert low <= 1 <= high
 
-    @pytest.mark.xfail(
-        strict=True, reason="resampled average precision ranks tied rows in row order"
-    )
     def test_tied_probabilities_keep_the_interval_on_the_estimate(self):
         labels = np.array([[1]] * 20 + [[0]] * 20, dtype=np.int8)
         tied = np.full((40, 1), 0.5)

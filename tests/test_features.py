@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.features import analyze, occurrences
@@ -31,6 +31,8 @@ line = st.one_of(
     st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\n")),
 )
 
+calm = settings(deadline=None)
+
 
 def names(field):
     return [occurrence.name for occurrence in occurrences(field)]
@@ -41,6 +43,7 @@ def texts(field):
 
 
 class TestNames:
+    @calm
     @given(line, line)
     def test_a_document_has_the_features_of_both_fields(self, title, synopsis):
         assert analyze(f"{title}\n{synopsis}") == names(title) + names(synopsis)
@@ -89,6 +92,7 @@ class TestSpans:
         field = "lamp by lamp"
         assert [o.spans for o in occurrences(field) if o.name == "lamp"] == [((0, 4),), ((8, 12),)]
 
+    @calm
     @given(line)
     def test_spans_hold_whole_words(self, field):
         for span in (span for o in occurrences(field) for span in o.spans):
@@ -98,12 +102,14 @@ class TestSpans:
             assert not field[start - 1 : start].isalnum()
             assert not field[end : end + 1].isalnum()
 
+    @calm
     @given(line)
     def test_a_word_alone_has_the_name_that_it_has_in_the_line(self, field):
         for occurrence in occurrences(field):
             if len(occurrence.spans) == 1:
                 assert names(field[slice(*occurrence.spans[0])]) == [occurrence.name]
 
+    @calm
     @given(line)
     def test_a_pair_is_made_of_neighbours(self, field):
         found = occurrences(field)

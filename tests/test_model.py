@@ -51,8 +51,22 @@ MARKED_UP = (
     "brother &amp; sister&hellip;</p> She hunts him through a cafe\u0301 at war.\n\n(Source: Ivo)"
 )
 WORDS = st.sampled_from(
-    "the of and her wife husband affair killer murdered blood war soldier drug casino not never "
-    "ferry spring school <b> &amp; 👻 é zombies cheating — …".split()
+    ["the", "of", "and", "her", "wife", "husband", "affair", "killer", "murdered", "blood", "war"]
+) | st.sampled_from(
+    [
+        "soldier",
+        "drug",
+        "casino",
+        "not",
+        "never",
+        "spring",
+        "<b>",
+        "&amp;",
+        "👻",
+        "é",
+        "cheating",
+        "—",
+    ]
 )
 TEXTS = st.lists(WORDS | st.text(max_size=5), max_size=40).map(" ".join)
 
