@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,7 +102,9 @@ def read_corpus(
     return corpus
 
 
-def read_frame(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+def read_frame(
+    path: Path, columns: Mapping[str, str], required: Sequence[str] = ()
+) -> pd.DataFrame:
     """A table by pandas, its columns renamed to ours; cells are text, lists or None.
 
     Raises:
@@ -129,6 +131,12 @@ def read_frame(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         raise TableError(f"{path}: not UTF-8 text; save it as UTF-8") from error
     except (ValueError, ArithmeticError) as error:
         raise TableError(f"{path}: cannot be parsed: {' '.join(str(error).split())}") from error
+    for ours in required:
+        if columns.get(ours, ours) not in frame.columns:
+            raise TableError(
+                f"{path}: no column {columns.get(ours, ours)!r}; "
+                f"it has {', '.join(map(str, frame))} (name it with --column {ours}=NAME)"
+            )
     renamed = {theirs: ours for ours, theirs in columns.items() if theirs in frame.columns}
     # A column of ours that another stands in for is dropped, so that no name is there twice.
     hidden = [ours for ours in renamed.values() if ours in frame.columns and ours not in renamed]
@@ -236,19 +244,14 @@ def _read_file(
     columns: Mapping[str, str],
     library: Mapping[str, pd.Series[Any]],
 ) -> Corpus:
-    frame = read_frame(path, columns)
+    frame = read_frame(path, columns, ("tags",) if library else ("synopsis", "tags"))
     notes = []
     if "synopsis" not in frame.columns and library and "id" in frame.columns:
         frame, missing = _with_texts(frame, library)
         if missing:
             notes.append(f"{path}: {missing} rows left out: their id is in none of the texts")
-    for column in ("synopsis", "tags"):
-        if column not in frame.columns:
-            raise TableError(
-                f"{path}: no column {columns.get(column, column)!r}; "
-                f"it has {', '.join(map(str, frame))} "
-                f"(name it with --column {column}=NAME)"
-            )
+    if "synopsis" not in frame.columns:
+        raise TableError(f"{path}: no column 'synopsis', and no ids to find texts by")
     synopses = [clean(cell) if isinstance(cell, str) else "" for cell in frame["synopsis"]]
     kept = np.array([any(map(str.isalnum, synopsis)) for synopsis in synopses], dtype=bool)
     if not kept.all():
@@ -311,10 +314,7 @@ def _texts_by_id(
 ) -> dict[str, pd.Series[Any]]:
     library: dict[str, pd.Series[Any]] = {}
     for path in paths:
-        frame = read_frame(Path(path), columns)
-        for column in ("id", "synopsis"):
-            if column not in frame.columns:
-                raise TableError(f"{path}: no column {column!r}, which texts need")
+        frame = read_frame(Path(path), columns, ("id", "synopsis"))
         wanted = [name for name in ("title", "synopsis", "group", "catalogue") if name in frame]
         for row_id, (_, row) in zip(frame["id"].astype(str), frame[wanted].iterrows(), strict=True):
             library[row_id] = row
@@ -344,11 +344,18 @@ def _join(parts: Sequence[Corpus]) -> Corpus:
         groups=chain("groups"),
         sources=chain("sources"),
         catalogues=chain("catalogues"),
-        fingerprints=cast(
-            dict[str, str], {k: v for part in parts for k, v in part.fingerprints.items()}
-        ),
+        fingerprints=_by_name({k: v for part in parts for k, v in part.fingerprints.items()}),
         notes=chain("notes"),
     )
+
+
+def _by_name(fingerprints: dict[str, str]) -> dict[str, str]:
+    """By file name, which is the same on every machine, or by path where two share a name."""
+    names = Counter(Path(path).name for path in fingerprints)
+    return {
+        Path(path).name if names[Path(path).name] == 1 else path: digest
+        for path, digest in fingerprints.items()
+    }
 
 
 def _sha256(path: Path) -> str:

@@ -93,11 +93,9 @@ def evaluate(
         micro_f1=float(_f1(total.sum(axis=0))),
         micro_f1_interval=_interval(_f1(resampled.sum(axis=1))),
         macro_f1=float(np.mean(f1[scored])) if scored else 0.0,
-        macro_f1_interval=_interval(np.nanmean(f1_boot[:, scored], axis=1))
-        if scored
-        else (0.0, 0.0),
+        macro_f1_interval=_interval(_mean_of_known(f1_boot[:, scored])) if scored else (0.0, 0.0),
         mean_average_precision=float(np.mean(list(ap.values()))) if scored else 0.0,
-        mean_average_precision_interval=_interval(np.nanmean(ap_boot, axis=1))
+        mean_average_precision_interval=_interval(_mean_of_known(ap_boot))
         if scored
         else (0.0, 0.0),
         micro_precision=_ratio(total[:, 0].sum(), total[:, 0].sum() + total[:, 1].sum()),
@@ -184,8 +182,17 @@ def _weighted_average_precision(
     return np.where(total > 0, mean, np.nan)
 
 
+def _mean_of_known(values: FloatArray) -> FloatArray:
+    """(resamples,) means over tags, those without a figure (NaN) left out."""
+    known = np.isfinite(values)
+    return np.asarray(np.where(known, values, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
+
+
 def _interval(values: FloatArray) -> Interval:
-    low, high = np.nanquantile(values, [0.025, 0.975])
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return 0.0, 0.0
+    low, high = np.quantile(known, [0.025, 0.975])
     return float(low), float(high)
 
 
