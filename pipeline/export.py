@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelBinarizer
 
 from pipeline.decision import FloatArray, close
-from pipeline.errors import ModelError
 from pipeline.features import analyze
 from pipeline.model import Model
+from pipeline.table import open_target
 
 
 class ClosedClassifier(OneVsRestClassifier):  # type: ignore[misc]
@@ -60,21 +58,10 @@ def export_joblib(model: Model, path: str | Path) -> None:
     commands never load one.
 
     Raises:
-        ModelError: the file cannot be written.
+        TableError: the file cannot be written.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise ModelError(f"{target}: is a directory; name a file")
-    try:
-        handle, scratch = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-        os.close(handle)
-        try:
-            joblib.dump(to_pipeline(model), scratch, compress=3)
-            Path(scratch).replace(target)
-        finally:
-            Path(scratch).unlink(missing_ok=True)
-    except OSError as error:
-        raise ModelError(f"{target}: cannot be written ({error.strerror})") from error
+    with open_target(str(path)) as sink:
+        joblib.dump(to_pipeline(model), sink, compress=3)
 
 
 def _regression(weights: FloatArray, bias: float) -> LogisticRegression:

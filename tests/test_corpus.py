@@ -23,9 +23,6 @@ from pipeline.corpus import (
 from pipeline.errors import CorpusError, TableError
 from pipeline.taxonomy import Taxonomy
 
-# The JSON reader's deprecation has a test of its own below.
-pytestmark = pytest.mark.filterwarnings("ignore:The 'convert_dates'")
-
 FEARS = Taxonomy.from_dict(
     {
         "tag": [

@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from pipeline.errors import ModelError
+from pipeline.errors import ForewarnError
 from pipeline.export import export_joblib, to_pipeline
 from pipeline.model import Model, to_document
 
@@ -122,7 +122,7 @@ def test_a_failed_export_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(joblib, "dump", failing)
-    with pytest.raises(ModelError, match="No space left"):
+    with pytest.raises(ForewarnError, match="No space left"):
         export_joblib(starter_model, path)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["x.joblib"]

@@ -240,16 +240,16 @@ def test_weights_and_bias_add_up_to_the_log_odds() -> None:
     model = Model(
         Taxonomy.from_dict({"tag": [entry]}),
         ("storm",),
-        ("gale", "sea"),
-        np.ones(2, np.float32),
-        np.array([[2.0], [1.0]], np.float16),
+        ("cold sea", "gale", "sea"),
+        np.ones(3, np.float32),
+        np.array([[3.0], [2.0], [1.0]], np.float16),
         np.array([-1.0]),
         Thresholds({profile: np.array([0.5]) for profile in PROFILES}, {}),
     )
-    (warning,) = model.suggest("There is a gale, and then it is by the sea.").warnings
+    (warning,) = model.suggest("There is a gale, and then it is by the cold sea.").warnings
     added = sum(evidence.weight for evidence in warning.evidence)
-    assert [evidence.text for evidence in warning.evidence] == ["gale", "sea"]
-    assert added == pytest.approx(3 / np.sqrt(2), abs=1e-3)
+    assert [evidence.text for evidence in warning.evidence] == ["cold sea", "gale"]
+    assert added == pytest.approx(6 / np.sqrt(3), abs=1e-3)
     assert np.log(warning.probability / (1 - warning.probability)) == pytest.approx(added - 1, 1e-3)
 
 
