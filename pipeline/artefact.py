@@ -36,8 +36,7 @@ def save_model(model: Model, path: str | Path, card: str = "") -> None:
         ModelError: `path` holds something that is not a model, or cannot be written.
     """
     target = Path(path)
-    if target.exists() and not _may_replace(target):
-        raise ModelError(f"{target}: is there and is not a model; choose another folder")
+    check_target(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -49,6 +48,17 @@ def save_model(model: Model, path: str | Path, card: str = "") -> None:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise ModelError(f"{target}: cannot be written ({error.strerror})") from error
+
+
+def check_target(path: str | Path) -> None:
+    """Make sure that a model can be saved at `path`: nothing there, an empty folder, or a model.
+
+    Raises:
+        ModelError: there is something else.
+    """
+    target = Path(path)
+    if target.exists() and not _may_replace(target):
+        raise ModelError(f"{target}: is there and is not a model; choose another folder")
 
 
 def load_model(name: str | Path = "default") -> Model:

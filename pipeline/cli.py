@@ -232,6 +232,7 @@ def train(
     from pipeline.corpus import COLUMNS, read_corpus
     from pipeline.taxonomy import load_taxonomy
 
+    artefact.check_target(output)
     corpus = read_corpus(corpora, load_taxonomy(tags_file), _columns(columns, set(COLUMNS)), texts)
     _remarks(corpus.notes)
     with _count_progress("Training", quiet) as progress:

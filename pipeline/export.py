@@ -15,7 +15,7 @@ from sklearn.preprocessing import LabelBinarizer
 
 from pipeline.decision import FloatArray, close
 from pipeline.features import analyze
-from pipeline.model import Model
+from pipeline.model import Model, to_document
 from pipeline.table import open_target
 
 
@@ -29,13 +29,19 @@ class ClosedClassifier(OneVsRestClassifier):  # type: ignore[misc]
         return close(super().predict_proba(X), self.implications)
 
 
+def analyze_given(document: str) -> list[str]:
+    """Feature names of a document as a catalogue writes it: title, newline, synopsis."""
+    title, _, synopsis = document.partition("\n")
+    return analyze(to_document(title, synopsis))
+
+
 def to_pipeline(model: Model) -> Pipeline:
     """The same model as scikit-learn's vectorizer and logistic regressions.
 
-    Its input are strings of title, newline, synopsis, both cleaned (`pipeline.synopsis.clean`).
+    Its input are strings of title, newline, synopsis, as a catalogue writes them.
     Its `predict_proba` gives an (n, tags) array in the taxonomy's order.
     """
-    vectorizer = TfidfVectorizer(analyzer=analyze, binary=True, vocabulary=model.vocabulary)
+    vectorizer = TfidfVectorizer(analyzer=analyze_given, binary=True, vocabulary=model.vocabulary)
     vectorizer.idf_ = model.idf.astype(np.float64)
     classifier = ClosedClassifier(LogisticRegression())
     classifier.implications = model.implications
@@ -61,7 +67,8 @@ def export_joblib(model: Model, path: str | Path) -> None:
         TableError: the file cannot be written.
     """
     with open_target(str(path)) as sink:
-        joblib.dump(to_pipeline(model), sink, compress=3)
+        # A target that ends in .gz is packed already.
+        joblib.dump(to_pipeline(model), sink, compress=0 if str(path).endswith(".gz") else 3)
 
 
 def _regression(weights: FloatArray, bias: float) -> LogisticRegression:

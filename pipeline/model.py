@@ -215,14 +215,11 @@ def _phrases(
     found: dict[str, list[Occurrence]],
     weight_of: dict[str, float],
 ) -> tuple[Evidence, ...]:
+    word_weights = {name: _word_weights(found[name], weight_of) for name in fields}
+    strongest = max((w for words in word_weights.values() for w in words.values()), default=0.0)
     phrases: list[Evidence] = []
     for name, (given, cleaned) in fields.items():
-        weights: dict[tuple[int, int], float] = {}
-        for occurrence in found[name]:
-            share = weight_of.get(occurrence.name, 0.0) / len(occurrence.spans)
-            for span in occurrence.spans:
-                weights[span] = weights.get(span, 0.0) + share
-        for start, end, weight in _runs(weights):
+        for start, end, weight in _runs(word_weights[name], _MIN_SHARE * strongest):
             first, last = cleaned.span(start, end)
             phrases.append(Evidence(given[first:last], first, last, round(weight, 4), name))
     phrases.sort(key=lambda phrase: -phrase.weight)
@@ -230,12 +227,24 @@ def _phrases(
     return tuple(phrase for phrase in phrases[:MAX_PHRASES] if phrase.weight >= least)
 
 
-def _runs(weights: dict[tuple[int, int], float]) -> list[tuple[int, int, float]]:
-    """(start, end, weight) of each run of neighbouring words that all speak for the tag."""
+def _word_weights(
+    found: list[Occurrence], weight_of: dict[str, float]
+) -> dict[tuple[int, int], float]:
+    """What each word, by its span, adds to the log-odds: its own weight and half of its pairs'."""
+    weights: dict[tuple[int, int], float] = {}
+    for occurrence in found:
+        share = weight_of.get(occurrence.name, 0.0) / len(occurrence.spans)
+        for span in occurrence.spans:
+            weights[span] = weights.get(span, 0.0) + share
+    return weights
+
+
+def _runs(weights: dict[tuple[int, int], float], least: float) -> list[tuple[int, int, float]]:
+    """(start, end, weight) of each run of neighbouring words that weigh more than `least`."""
     runs: list[tuple[int, int, float]] = []
     open_run = False
     for (start, end), weight in sorted(weights.items()):
-        if weight <= 0.01:
+        if weight <= max(least, 0.01):
             open_run = False
         elif open_run:
             first, _, total = runs[-1]

@@ -126,3 +126,9 @@ def test_a_failed_export_leaves_the_old_file(
         export_joblib(starter_model, path)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["x.joblib"]
+
+
+def test_a_packed_name_gives_a_packed_pipeline(tmp_path: Path, default_model: Model) -> None:
+    export_joblib(default_model, tmp_path / "model.joblib.gz")
+    loaded = joblib.load(tmp_path / "model.joblib.gz")
+    assert loaded.predict_proba(["\nA widow hunts the killers."]).shape == (1, 36)
