@@ -33,6 +33,7 @@ DOCUMENTS = [
     "one line with no break about a drug war and a casino",
     "a\nb\nc war\nd war",
 ]
+CLEANED = [to_document(title, rest) for title, _, rest in (d.partition("\n") for d in DOCUMENTS)]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def exported(starter_model: Model, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_the_pipeline_gives_the_models_probabilities(
     starter_model: Model, exported: Pipeline
 ) -> None:
-    expected = starter_model.predict_proba(DOCUMENTS)
+    expected = starter_model.predict_proba(CLEANED)
     assert np.abs(exported.predict_proba(DOCUMENTS) - expected).max() < 1e-6
     assert np.ptp(expected, axis=0).max() > 0.1
 
@@ -85,7 +86,7 @@ def test_it_predicts_tags_as_a_matrix_of_zeros_and_ones(exported: Pipeline) -> N
 
 
 def test_the_default_model_can_be_exported(default_model: Model) -> None:
-    expected = default_model.predict_proba(DOCUMENTS)
+    expected = default_model.predict_proba(CLEANED)
     assert np.abs(to_pipeline(default_model).predict_proba(DOCUMENTS) - expected).max() < 1e-6
 
 
@@ -95,7 +96,7 @@ def test_the_command_writes_the_file(
     path = tmp_path / "forewarn.joblib"
     ran = forewarn("export", starter_folder, "--format", "joblib", path)
     assert (ran.rc, ran.stdout, ran.stderr) == (0, "", f"Pipeline written to {path}\n")
-    gap = joblib.load(path).predict_proba(DOCUMENTS) - starter_model.predict_proba(DOCUMENTS)
+    gap = joblib.load(path).predict_proba(DOCUMENTS) - starter_model.predict_proba(CLEANED)
     assert np.abs(gap).max() < 1e-6
     assert [file.name for file in tmp_path.iterdir()] == ["forewarn.joblib"]
 
