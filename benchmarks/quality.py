@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from pipeline.corpus import Corpus, read_corpus
-from pipeline.decision import FloatArray, choose_thresholds, close
+from pipeline.decision import close
 from pipeline.evaluation import Evaluation, evaluate
 from pipeline.taxonomy import load_taxonomy, spelling
 from pipeline.training import train
@@ -73,33 +73,12 @@ def ten_lines(training: Corpus, test: Corpus) -> Evaluation:
     return evaluate(test.taxonomy.ids, scores, scores >= 0.5, test.labels, test.works)
 
 
-def ten_lines_tuned(training: Corpus, test: Corpus) -> Evaluation:
-    """The same, with thresholds chosen out of fold on the training works."""
-    ids = test.taxonomy.ids
-    folds = split_folds(training.works, 5, 0)
-    held_out = np.zeros(training.labels.shape)
-    for fold in range(5):
-        rows = np.flatnonzero(folds != fold)
-        held_out[folds == fold] = _default_scores(subset(training, rows), training)[folds == fold]
-    thresholds = choose_thresholds(held_out, training.labels)
-    scores = _default_scores(training, test)
-    return evaluate(ids, scores, scores >= thresholds.values["balanced"], test.labels, test.works)
-
-
 def forewarn(training: Corpus, test: Corpus) -> Evaluation:
     """`forewarn train` on the training works, its balanced profile."""
     model = train(training).model
     labels = test.labels[:, [test.taxonomy.index[tag] for tag in model.tags]]
     scores = model.predict_proba(test.documents)
     return evaluate(model.tags, scores, model.decide(scores), labels, test.works)
-
-
-def _default_scores(training: Corpus, test: Corpus) -> FloatArray:
-    vectorizer = TfidfVectorizer()
-    classifier = OneVsRestClassifier(LogisticRegression(), n_jobs=-1)
-    classifier.fit(vectorizer.fit_transform(training.documents), training.labels == 1)
-    scores: FloatArray = classifier.predict_proba(vectorizer.transform(test.documents))
-    return scores
 
 
 @click.command()
@@ -123,7 +102,6 @@ def main(folder: Path, output: Path | None, seed: int) -> None:
     contenders: list[tuple[str, Contender, Corpus]] = [
         ("keyword list (labels and aliases)", keyword_list, same),
         ("scikit-learn's ten lines", ten_lines, same),
-        ("the same, thresholds tuned", ten_lines_tuned, same),
         ("Forewarn", forewarn, same),
         ("Forewarn, with all labels of the release", forewarn, more),
     ]
