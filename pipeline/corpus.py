@@ -22,6 +22,7 @@ import pandas as pd
 from pipeline import works
 from pipeline.errors import CorpusError, TableError
 from pipeline.synopsis import clean
+from pipeline.table import json_object
 from pipeline.taxonomy import Taxonomy
 
 LabelArray = npt.NDArray[np.int8]
@@ -171,17 +172,10 @@ def _read_delimited(path: Path, mark: str) -> pd.DataFrame:
 
 def _read_json_lines(path: Path) -> pd.DataFrame:
     """Objects as they are: pandas' own reader turns numbers beside missing cells into floats."""
-    records = []
+    records: list[dict[str, Any]] = []
     for number, line in enumerate(_unpacked(path).decode("utf-8-sig").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise TableError(f"{path}: line {number} is not JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise TableError(f"{path}: line {number} is not an object in braces")
-        records.append(record)
+        if line.strip():
+            records.append(json_object(line, str(path), len(records) + 1, number))
     return pd.DataFrame(records, dtype=object)
 
 
@@ -198,7 +192,7 @@ def tag_words(cell: object) -> list[str]:
     if cell.lstrip().startswith("["):
         try:
             return tag_words(json.loads(cell))
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             pass
     separator = next((mark for mark in ";|" if mark in cell), ",")
     return [word.strip() for word in cell.split(separator) if word.strip()]

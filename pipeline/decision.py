@@ -50,6 +50,13 @@ def close(scores: FloatArray, implications: Sequence[tuple[int, int]]) -> FloatA
     return closed
 
 
+def flag(
+    probabilities: FloatArray, cut: FloatArray | float, implications: Sequence[tuple[int, int]]
+) -> npt.NDArray[np.bool_]:
+    """(n, tags) which tags reach their threshold; each brings its broader ones along."""
+    return close((probabilities >= cut).astype(np.float64), implications) > 0
+
+
 def fit_calibration(logits: FloatArray, labels: LabelArray) -> tuple[float, float]:
     """Slope and intercept that turn (n,) out-of-fold log-odds into calibrated ones.
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.decision import PROFILES, FloatArray, Thresholds, close, sigmoid
+from pipeline.decision import PROFILES, FloatArray, Thresholds, close, flag, sigmoid
 from pipeline.errors import ModelError
 from pipeline.features import Occurrence, analyze, occurrences
 from pipeline.synopsis import CleanText, Status, clean, clean_with_offsets, status
@@ -117,7 +117,7 @@ class Model:
         if profile not in PROFILES:
             raise ModelError(f"unknown profile {profile!r}; choose from {', '.join(PROFILES)}")
         cut = self.thresholds.values[profile] if threshold is None else threshold
-        return close((probabilities >= cut).astype(np.float64), self.implications) > 0
+        return flag(probabilities, cut, self.implications)
 
     def suggest(
         self,

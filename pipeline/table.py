@@ -341,7 +341,7 @@ def _json_lines(
         if not line.strip():
             continue
         count += 1
-        record = _json_object(line, name, count, lines.number)
+        record = json_object(line, name, count, lines.number)
         found = found or columns.synopsis in record
         for column in added.names:
             if column in record:
@@ -360,7 +360,12 @@ def _json_lines(
     return count
 
 
-def _json_object(line: str, name: str, row: int, number: int) -> dict[str, Any]:
+def json_object(line: str, name: str, row: int, number: int) -> dict[str, Any]:
+    """The object on a line of JSON; `row` and `number` (of the line) say where in an error.
+
+    Raises:
+        TableError: the line is not JSON, or not an object.
+    """
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:

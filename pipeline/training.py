@@ -237,8 +237,9 @@ def _cross_fitted(
         thresholds = decision.choose_thresholds(closed[outside], labels[outside])
         probabilities[inside] = closed[inside]
         for profile in decision.PROFILES:
-            flags = (closed[inside] >= thresholds.values[profile]).astype(np.float64)
-            suggested[profile][inside] = decision.close(flags, implications) > 0
+            suggested[profile][inside] = decision.flag(
+                closed[inside], thresholds.values[profile], implications
+            )
     by_profile = {
         profile: evaluate(tags, probabilities, suggested[profile], labels, works)
         for profile in decision.PROFILES
