@@ -10,9 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["ForewarnError", "Model", "Taxonomy", "load_model", "load_taxonomy", "train"]
+__all__ = [
+    "AccurateModel",
+    "ForewarnError",
+    "Model",
+    "Taxonomy",
+    "load_model",
+    "load_taxonomy",
+    "train",
+]
 
 if TYPE_CHECKING:
+    from pipeline.accurate import AccurateModel
     from pipeline.artefact import load_model
     from pipeline.errors import ForewarnError
     from pipeline.model import Model
@@ -20,6 +29,7 @@ if TYPE_CHECKING:
     from pipeline.training import train
 
 _HOMES = {
+    "AccurateModel": "accurate",
     "ForewarnError": "errors",
     "Model": "model",
     "Taxonomy": "taxonomy",

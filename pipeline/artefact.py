@@ -7,30 +7,40 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline import release
 from pipeline.decision import PROFILES, Thresholds
 from pipeline.errors import ModelError, TaxonomyError
-from pipeline.model import Model
+from pipeline.model import AnyModel, Model
 from pipeline.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from pipeline.accurate import AccurateModel
 
 FORMAT = "forewarn-model"
 SCHEMA_VERSION = 1
-KIND = "linear"
 _ARRAYS = ("idf", "weights", "bias")
 _CONFIG, _VOCABULARY, _CARD = "config.json", "vocabulary.txt", "README.md"
+_LINEAR_FILES = frozenset({_VOCABULARY, *(f"{array}.npy" for array in _ARRAYS)})
+_ENCODER_FILES = frozenset({"encoder.onnx", "tokenizer.json"})
+_FILES = {"linear": _LINEAR_FILES, "accurate": _LINEAR_FILES | _ENCODER_FILES}
+"""The files of each kind of model beside its configuration."""
+AUTO = "auto"
+"""The accurate model, whose transformer reads only what its linear part is unsure about."""
 
 
-def save_model(model: Model, path: str | Path, card: str = "") -> None:
+def save_model(model: AnyModel, path: str | Path, card: str = "") -> None:
     """Write a model directory, whole or not at all.
 
-    The directory holds `config.json` (schema version, taxonomy, thresholds, provenance, SHA-256
-    of the other files), `vocabulary.txt` (a feature a line), `idf.npy`, `weights.npy`,
-    `bias.npy`, and, where `card` is given, the model card `README.md`.
+    The directory holds `config.json` (schema version, kind, taxonomy, thresholds, provenance,
+    SHA-256 of the other files), `vocabulary.txt` (a feature a line), `idf.npy`, `weights.npy`,
+    `bias.npy`, and, where `card` is given, the model card `README.md`. An accurate model also
+    has `encoder.onnx` and `tokenizer.json`.
 
     Raises:
         ModelError: `path` holds something that is not a model, or cannot be written.
@@ -61,12 +71,21 @@ def check_target(path: str | Path) -> None:
         raise ModelError(f"{target}: is there and is not a model; choose another folder")
 
 
-def load_model(name: str | Path = "default") -> Model:
+def load_model(name: str | Path = "default") -> AnyModel:
     """Load a model by its directory or by the name of a released one; nothing is executed.
+
+    The name `auto` loads the accurate model so that it reads with its transformer only those
+    documents about which its linear part is unsure.
 
     Raises:
         ModelError: it is missing, damaged, of another format or of a newer schema.
     """
+    if name == AUTO and not Path(name).is_dir():
+        model = load_model("accurate")
+        assert not isinstance(model, Model)
+        from pipeline.accurate import AUTO_MARGIN
+
+        return replace(model, margin=AUTO_MARGIN)
     folder = find_model(name)
     config = _read_config(folder)
     for file, digest in config["files"].items():
@@ -88,10 +107,26 @@ def load_model(name: str | Path = "default") -> Model:
             thresholds=_read_thresholds(config["thresholds"]),
             provenance=config["provenance"],
         )
+        blend = _read_blend(config, len(model.tags)) if config["kind"] == "accurate" else None
     except (KeyError, TypeError, ValueError, OSError, TaxonomyError) as error:
         raise ModelError(f"{folder}: does not hold together ({error}); train it again") from error
     _check(model, folder)
-    return model
+    return model if blend is None else _accurate(model, folder, blend)
+
+
+def _read_blend(config: dict[str, Any], tags: int) -> dict[str, Any]:
+    blend = config["blend"]
+    slope, intercept = (np.array(blend[k], dtype=np.float64) for k in ("slope", "intercept"))
+    if not slope.shape == intercept.shape == (tags,) or not 0 <= blend["share"] <= 1:
+        raise ValueError("its blend does not fit its tags")
+    return {"share": float(blend["share"]), "slope": slope, "intercept": intercept}
+
+
+def _accurate(linear: Model, folder: Path, blend: dict[str, Any]) -> AccurateModel:
+    from pipeline.accurate import AccurateModel
+    from pipeline.encoder import Encoder
+
+    return AccurateModel(linear, Encoder(folder), **blend, provenance=linear.provenance)
 
 
 def _check(model: Model, folder: Path) -> None:
@@ -113,7 +148,7 @@ def _may_replace(target: Path) -> bool:
     if not target.is_dir():
         return False
     names = {path.name for path in target.iterdir()}
-    return not names or {_CONFIG, _VOCABULARY, *(f"{array}.npy" for array in _ARRAYS)} <= names
+    return not names or {_CONFIG, *_LINEAR_FILES} <= names
 
 
 def find_model(name: str | Path) -> Path:
@@ -155,25 +190,39 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{folder}: schema {version} is newer than this Forewarn reads ({SCHEMA_VERSION}); "
             "upgrade with: pip install -U forewarn"
         )
-    if config.get("kind") != KIND:
-        raise ModelError(f"{folder}: unknown kind of model {config.get('kind')!r}")
+    kind = config.get("kind")
+    if not isinstance(kind, str) or kind not in _FILES:
+        raise ModelError(f"{folder}: unknown kind of model {kind!r}")
     files = config.get("files")
-    if not isinstance(files, dict) or set(files) != {_VOCABULARY, *(f"{a}.npy" for a in _ARRAYS)}:
+    if not isinstance(files, dict) or set(files) != _FILES[kind]:
         raise ModelError(f"{path}: does not list the model's files; train the model again")
     if config.get("digest") != _digest(config):
         raise ModelError(f"{path}: is damaged (its checksum differs); train the model again")
     return config
 
 
-def _write(model: Model, folder: Path, card: str) -> None:
+def _write(model: AnyModel, folder: Path, card: str) -> None:
+    linear = model if isinstance(model, Model) else model.linear
     for key in _ARRAYS:
-        np.save(folder / f"{key}.npy", getattr(model, key), allow_pickle=False)
-    vocabulary = "".join(f"{name}\n" for name in model.vocabulary)
+        np.save(folder / f"{key}.npy", getattr(linear, key), allow_pickle=False)
+    vocabulary = "".join(f"{name}\n" for name in linear.vocabulary)
     (folder / _VOCABULARY).write_text(vocabulary, encoding="utf-8", newline="\n")
+    blend = {}
+    if not isinstance(model, Model):
+        for name in _ENCODER_FILES:
+            shutil.copyfile(model.encoder.folder / name, folder / name)
+        blend = {
+            "blend": {
+                "share": model.share,
+                "slope": model.slope.tolist(),
+                "intercept": model.intercept.tolist(),
+            }
+        }
     config: dict[str, Any] = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
-        "kind": KIND,
+        "kind": "accurate" if blend else "linear",
+        **blend,
         "tags": list(model.tags),
         "thresholds": {
             profile: {

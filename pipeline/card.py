@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.evaluation import Evaluation, Interval
+from pipeline.model import AnyModel, Model
 from pipeline.training import TrainingRun
 
 _HEAD = ("tag", "support", "precision", "recall", "F1", "95 %", "AP", "95 %")
@@ -67,10 +68,8 @@ def model_card(run: TrainingRun, name: str) -> str:
         forewarn=facts["forewarn"],
         libraries=", ".join(f"{k} {v}" for k, v in facts["libraries"].items()),
         tags=len(run.model.tags),
-        features=f"{len(run.model.vocabulary):,}",
         rows=f"{facts['rows']:,}",
         works=f"{facts['works']:,}",
-        folds=facts["folds"],
         seed=facts["seed"],
         data="\n".join(
             f"| `{file}` | `{digest[:16]}…` |" for file, digest in facts["data"].items()
@@ -80,7 +79,29 @@ def model_card(run: TrainingRun, name: str) -> str:
         sources=_markdown(_profile_rows(run.by_source)),
         per_tag=_markdown(tag_rows(balanced)),
         reached=_unreached(run),
+        **_method(run.model),
     )
+
+
+def _method(model: AnyModel) -> dict[str, str]:
+    """What a card says of its kind of model."""
+    facts = model.provenance
+    if isinstance(model, Model):
+        return {
+            "kind": f"A linear Forewarn model with {len(model.vocabulary):,} features",
+            "method": _LINEAR_METHOD,
+            "held_out": _OUT_OF_FOLD.format(folds=facts["folds"]),
+        }
+    return {
+        "kind": "An accurate Forewarn model (a linear part and a transformer)",
+        "method": _ACCURATE_METHOD.format(
+            features=f"{len(model.linear.vocabulary):,}",
+            epochs=facts["epochs"],
+            share=model.share,
+            held_out_rows=f"{facts['held_out_rows']:,}",
+        ),
+        "held_out": _ON_HELD_OUT.format(held_out_rows=f"{facts['held_out_rows']:,}"),
+    }
 
 
 def _interval(interval: Interval) -> str:
@@ -126,10 +147,34 @@ def _unreached(run: TrainingRun) -> str:
     return "\n".join(lines)
 
 
+_LINEAR_METHOD = """\
+Stemmed words and pairs of neighbouring words, present or not, weighted by idf and brought to
+unit length; one logistic regression a tag on features scaled by their log-count ratio (Wang and
+Manning 2012); log-odds calibrated by Platt's sigmoid; a threshold per tag and profile. Unknown
+labels are neither trained on nor scored; a `maybe` is not scored, and trains as half a yes and half
+a no. The weights are stored as float16."""
+
+_ACCURATE_METHOD = """\
+Two parts whose log-odds are added. The first is a linear model of {features} features, as the card
+of `default` describes it. The second is MiniLM (`all-MiniLM-L6-v2`, Apache 2.0: 6 layers of width
+384), fine-tuned for {epochs} epochs with one attention over the tokens per tag (Mullenbach et al.
+2018), its weights stored as 8-bit integers in ONNX. The transformer counts {share:.2f} of the
+blend. The blend, the calibration and the thresholds come from {held_out_rows} rows of works that
+neither part learnt from. Unknown labels are neither trained on nor scored; a `maybe` is not scored,
+and trains as half a yes and half a no."""
+
+_OUT_OF_FOLD = """\
+Every figure is out of fold: {folds} folds of whole works (series and copies kept together); each
+row scored by a classifier, a calibration and thresholds that were made without its work."""
+
+_ON_HELD_OUT = """\
+Every figure is on {held_out_rows} rows of whole works that neither part learnt from (series and
+copies kept together); the calibration and the thresholds for a fifth of them come from the other
+four fifths."""
+
 _CARD = """# Model card: {name}
 
-A linear Forewarn model of {tags} tags and {features} features, made {made} with Forewarn
-{forewarn} ({libraries}; seed {seed}).
+{kind}, of {tags} tags, made {made} with Forewarn {forewarn} ({libraries}; seed {seed}).
 
 ## What it is for
 
@@ -154,16 +199,13 @@ Tags left out for want of positives: {left_out}
 
 ## Method
 
-Stemmed words and pairs of neighbouring words, present or not, weighted by idf and brought to
-unit length; one logistic regression a tag on features scaled by their log-count ratio (Wang and
-Manning 2012); log-odds calibrated by Platt's sigmoid; a threshold per tag and profile. Unknown
-labels are neither trained on nor scored. The weights are stored as float16.
+{method}
 
 ## Figures on works held out
 
-Every figure is out of fold: {folds} folds of whole works (series and copies kept together); each
-row scored by a classifier, a calibration and thresholds that were made without its work. Macro
-figures are means over tags. Rows drawn for their rare tags are more frequent here than in a
+{held_out}
+
+Macro figures are means over tags. Rows drawn for their rare tags are more frequent here than in a
 catalogue, so precision on yours may be lower.
 
 {profiles}

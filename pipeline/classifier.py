@@ -21,13 +21,17 @@ BALANCE = 0.5
 
 
 def fit_tag(
-    features: sparse.csr_matrix, labels: npt.NDArray[np.bool_], seed: int = 0
+    features: sparse.csr_matrix,
+    labels: npt.NDArray[np.bool_],
+    weights: FloatArray,
+    seed: int = 0,
 ) -> tuple[FloatArray, float]:
     """Fit one tag.
 
     Args:
         features: (n, features) TF-IDF rows.
         labels: (n,) whether the row has the tag; both values occur.
+        weights: (n,) what each row counts.
         seed: seed of the solver's order of rows.
 
     Returns:
@@ -38,8 +42,8 @@ def fit_tag(
     classification"), here with the ratios' mean square brought to 1, so that one penalty suits
     frequent and rare tags alike.
     """
-    ratio = log_count_ratio(features, labels)
-    share = labels.mean()
+    ratio = log_count_ratio(features, labels, weights)
+    share = np.average(labels, weights=weights)
     model = LogisticRegression(
         C=REGULARISATION,
         solver="liblinear",
@@ -49,23 +53,23 @@ def fit_tag(
         max_iter=300,
         random_state=seed,
     )
-    model.fit(features @ sparse.diags(ratio), labels)
+    model.fit(features @ sparse.diags(ratio), labels, sample_weight=weights)
     return cast(FloatArray, model.coef_[0] * ratio), float(model.intercept_[0])
 
 
-def log_count_ratio(features: sparse.csr_matrix, labels: npt.NDArray[np.bool_]) -> FloatArray:
+def log_count_ratio(
+    features: sparse.csr_matrix, labels: npt.NDArray[np.bool_], weights: FloatArray
+) -> FloatArray:
     """(features,) log ratio of each feature's rate in rows with the tag to that in rows without.
 
     The ratios are scaled to a mean square of 1 over the features' occurrences with the tag.
     """
     present = features.copy()
     present.data = np.ones_like(present.data)
-    with_tag = np.asarray(present[labels].sum(axis=0)).ravel()
-    without = np.asarray(present[~labels].sum(axis=0)).ravel()
-    positives = labels.sum()
-    negatives = len(labels) - positives
-    ratio = np.log((with_tag + SMOOTHING) / (positives + 2 * SMOOTHING))
-    ratio -= np.log((without + SMOOTHING) / (negatives + 2 * SMOOTHING))
+    positives, negatives = weights * labels, weights * ~labels
+    with_tag, without = present.T @ positives, present.T @ negatives
+    ratio = np.log((with_tag + SMOOTHING) / (positives.sum() + 2 * SMOOTHING))
+    ratio -= np.log((without + SMOOTHING) / (negatives.sum() + 2 * SMOOTHING))
     scale = np.sqrt(np.average(ratio**2, weights=with_tag + 1e-9))
     return cast(FloatArray, ratio / max(float(scale), 1e-9))
 

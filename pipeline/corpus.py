@@ -27,7 +27,8 @@ from pipeline.taxonomy import Taxonomy
 
 LabelArray = npt.NDArray[np.int8]
 
-YES, NO, UNKNOWN = 1, 0, -1
+YES, NO, UNKNOWN, MAYBE = 1, 0, -1, -2
+"""States of a label; a maybe is a cell that a reader would argue about."""
 COLUMNS = ("id", "title", "synopsis", "tags", "maybe", "catalogue", "group")
 MIN_USES = 5
 """A catalogue is observed to use a tag when at least this many of its rows carry it."""
@@ -35,10 +36,11 @@ MIN_USES = 5
 
 @dataclass(frozen=True)
 class Corpus:
-    """Rows in the order read; `labels` is an (n, tags) int8 matrix of 1 yes, 0 no, -1 unknown.
+    """Rows in the order read.
 
-    `sources` names the file of each row, `groups` the work that its catalogue says it belongs
-    to (None where it does not say). `notes` are remarks on the reading, one line each.
+    `labels` is an (n, tags) int8 matrix of 1 yes, 0 no, -1 unknown, -2 maybe. `sources`
+    names the file of each row, `groups` the work that its catalogue says it belongs to (None
+    where it does not say). `notes` are remarks on the reading, one line each.
     """
 
     taxonomy: Taxonomy
@@ -63,6 +65,18 @@ class Corpus:
     def works(self) -> npt.NDArray[np.int64]:
         """(n,) number of the work that each row belongs to; see `works.assign_works`."""
         return works.assign_works(self.titles, self.synopses, self.groups)
+
+    def select(self, rows: npt.NDArray[np.int64]) -> Corpus:
+        """The given rows, in their order, each still in the work that it has in the whole."""
+        return replace(
+            self,
+            titles=tuple(self.titles[row] for row in rows),
+            synopses=tuple(self.synopses[row] for row in rows),
+            labels=self.labels[rows],
+            groups=tuple(f"work:{self.works[row]}" for row in rows),
+            sources=tuple(self.sources[row] for row in rows),
+            catalogues=tuple(self.catalogues[row] for row in rows),
+        )
 
 
 def read_corpus(
@@ -223,11 +237,11 @@ def annotated_labels(
 ) -> LabelArray:
     """(n, tags) labels of rows read for every tag: all but the maybes are known.
 
-    Both arguments are closed over broader tags, so what a maybe would imply is unknown too.
+    Both arguments are closed over broader tags, so what a maybe would imply is a maybe too.
     """
     labels = np.full((len(yes), len(taxonomy)), NO, dtype=np.int8)
     for row, (sure, unsure) in enumerate(zip(yes, maybe, strict=True)):
-        labels[row, [taxonomy.index[tag] for tag in unsure]] = UNKNOWN
+        labels[row, [taxonomy.index[tag] for tag in unsure]] = MAYBE
         labels[row, [taxonomy.index[tag] for tag in sure]] = YES
     return labels
 

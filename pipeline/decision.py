@@ -81,7 +81,7 @@ def choose_thresholds(probabilities: FloatArray, labels: LabelArray) -> Threshol
     `balanced` seeks the best F1: of each tag's smoothed curve, and, the fewer its positives, of
     all tags together, since the best point of a short curve is mostly luck.
 
-    Unknown cells (-1) are left out. A profile's target may be out of reach for a tag: then
+    Unknown cells (below 0) are left out. A profile's target may be out of reach for a tag: then
     `cautious` takes what `balanced` takes or more, and `strict` the most precise threshold that
     still finds something. A cautious threshold is never above the balanced one, nor a strict
     one below it, so the suggestions of the profiles are nested.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sklearn.metrics import average_precision_score
 
 from pipeline.corpus import Corpus
-from pipeline.model import Model
+from pipeline.model import AnyModel
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -69,7 +69,7 @@ def evaluate(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Evaluation:
-    """Score (n, tags) probabilities and suggestions against labels of 1 yes, 0 no, -1 unknown.
+    """Score (n, tags) probabilities and suggestions against labels; those below 0 are unknown.
 
     Macro figures are means over the tags with at least one positive. Intervals resample works
     (n,), not rows, so that copies and sequels do not make them too narrow.
@@ -197,7 +197,7 @@ def _interval(values: FloatArray) -> Interval:
 
 
 def evaluate_model(
-    model: Model, corpus: Corpus, profile: str = "balanced", threshold: float | None = None
+    model: AnyModel, corpus: Corpus, profile: str = "balanced", threshold: float | None = None
 ) -> Evaluation:
     """Score a model on a labelled corpus of the model's own taxonomy."""
     index = corpus.taxonomy.index

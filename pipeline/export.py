@@ -14,8 +14,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelBinarizer
 
 from pipeline.decision import FloatArray, close
+from pipeline.errors import ModelError
 from pipeline.features import analyze
-from pipeline.model import Model, to_document
+from pipeline.model import AnyModel, Model, to_document
 from pipeline.table import open_target
 
 
@@ -57,15 +58,18 @@ def to_pipeline(model: Model) -> Pipeline:
     return Pipeline([("features", vectorizer), ("classifier", classifier)])
 
 
-def export_joblib(model: Model, path: str | Path) -> None:
+def export_joblib(model: AnyModel, path: str | Path) -> None:
     """Write `to_pipeline(model)` by joblib, whole or not at all.
 
     A joblib file runs code when it is loaded: load none that you did not make. Forewarn's own
     commands never load one.
 
     Raises:
+        ModelError: the model is not linear.
         TableError: the file cannot be written.
     """
+    if not isinstance(model, Model):
+        raise ModelError("only a linear model can be a scikit-learn pipeline; export default")
     with open_target(str(path)) as sink:
         # A target that ends in .gz is packed already.
         joblib.dump(to_pipeline(model), sink, compress=0 if str(path).endswith(".gz") else 3)

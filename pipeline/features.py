@@ -48,6 +48,11 @@ def analyze(document: str) -> list[str]:
     return [name for field in (title, synopsis) for name in _names(_stems(_WORD.findall(field)))]
 
 
+def word_spans(field: str) -> list[tuple[int, int]]:
+    """(start, end) of each word of one field (a title or a synopsis)."""
+    return [match.span() for match in _WORD.finditer(field)]
+
+
 def occurrences(field: str) -> list[Occurrence]:
     """The features of one field (a title or a synopsis), as in `analyze`, with their spans."""
     matches = list(_WORD.finditer(field))

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,13 @@ from pipeline.errors import ModelError
 from pipeline.features import Occurrence, analyze, occurrences
 from pipeline.synopsis import CleanText, Status, clean, clean_with_offsets, status
 from pipeline.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from pipeline.accurate import AccurateModel
+
+AnyModel: TypeAlias = "Model | AccurateModel"
+WordWeights = dict[tuple[int, int], float]
+"""What each word, by its span in a cleaned text, adds to the log-odds of a tag."""
 
 MAX_PHRASES = 4
 _MIN_SHARE = 0.1
@@ -95,16 +102,17 @@ class Model:
         """(narrow, broad) columns among the model's tags, narrowest first."""
         return self.taxonomy.implications(self.tags)
 
-    def predict_proba(self, documents: Sequence[str]) -> FloatArray:
-        """(n, tags) probabilities of cleaned documents (title, newline, synopsis).
-
-        No broader tag is less probable than a narrower one.
-        """
+    def log_odds(self, documents: Sequence[str]) -> FloatArray:
+        """(n, tags) calibrated log-odds of cleaned documents (title, newline, synopsis)."""
         logits = np.empty((len(documents), len(self.tags)))
         for row, document in enumerate(documents):
             found, values = self._row(set(analyze(document)))
             logits[row] = values @ self.weights[found].astype(np.float64) + self.bias
-        return close(sigmoid(logits), self.implications)
+        return logits
+
+    def predict_proba(self, documents: Sequence[str]) -> FloatArray:
+        """(n, tags) probabilities of cleaned documents; no broader tag below a narrower one."""
+        return close(sigmoid(self.log_odds(documents)), self.implications)
 
     def decide(
         self, probabilities: FloatArray, profile: str = "balanced", threshold: float | None = None
@@ -129,47 +137,44 @@ class Model:
         all_tags: bool = False,
         evidence: bool = True,
     ) -> Suggestion:
-        """Suggest warnings for one synopsis as its catalogue writes it.
+        """Suggest warnings for one synopsis; see the function `suggest`."""
+        return suggest(
+            self,
+            synopsis,
+            title,
+            profile=profile,
+            threshold=threshold,
+            all_tags=all_tags,
+            evidence=evidence,
+        )
+
+    def word_weights(
+        self, fields: dict[str, str], tags: Sequence[int]
+    ) -> dict[int, dict[str, WordWeights]]:
+        """What each word adds to the log-odds of each of some tags (columns).
 
         Args:
-            synopsis: the text to judge; markup and source notes are cleaned away first.
-            title: the work's title, if known.
-            profile: whose thresholds to use.
-            threshold: one probability for all tags, instead of a profile.
-            all_tags: return every tag with its probability, suggested or not.
-            evidence: find the phrases that speak for each tag.
+            fields: cleaned text by the name of its field.
+            tags: columns of the tags asked for.
 
-        Returns:
-            Warnings by falling probability, or a status that says why there can be none.
+        A tag that owes its probability to a narrower one has that one's words.
         """
-        clean_synopsis, clean_title = clean_with_offsets(synopsis), clean_with_offsets(title)
-        readable = status(clean_synopsis.text)
-        if readable is not Status.OK:
-            return Suggestion(readable)
-        document = f"{clean_title.text}\n{clean_synopsis.text}"
-        probabilities = self.predict_proba([document])
-        chosen = self.decide(probabilities, profile, threshold)[0]
-        order = [
-            tag for tag in np.argsort(-probabilities[0], kind="stable") if all_tags or chosen[tag]
-        ]
-        fields = (
-            {"title": (title, clean_title), "synopsis": (synopsis, clean_synopsis)}
-            if evidence
-            else {}
-        )
-        phrases = self._evidence(fields, [int(tag) for tag in order]) if evidence else {}
-        return Suggestion(
-            readable,
-            tuple(
-                Warning(
-                    self.tags[tag],
-                    self.taxonomy[self.tags[tag]].label,
-                    round(float(probabilities[0, tag]), 6),
-                    phrases.get(int(tag), ()),
-                )
-                for tag in order
-            ),
-        )
+        found = {name: occurrences(text) for name, text in fields.items()}
+        counts = Counter(o.name for places in found.values() for o in places)
+        columns, values = self._row(counts)
+        position = {int(column): place for place, column in enumerate(columns)}
+        shares = values[:, None] * self.weights[columns].astype(np.float64)
+        logits = shares.sum(axis=0) + self.bias
+        result = {}
+        for tag in tags:
+            source = strongest(tag, logits, self.implications)
+            weight_of = {
+                name: float(shares[position[self._columns[name]], source]) / count
+                for name, count in counts.items()
+                if name in self._columns
+            }
+            result[tag] = {name: _word_weights(found[name], weight_of) for name in fields}
+        return result
 
     def _row(self, names: Iterable[str]) -> tuple[npt.NDArray[np.int64], FloatArray]:
         """Columns and L2-normalised idf values of the known features among `names`."""
@@ -179,30 +184,60 @@ class Model:
         norm = math.sqrt(float(values @ values))
         return found, values / norm if norm else values
 
-    def _evidence(
-        self, fields: dict[str, tuple[str, CleanText]], tags: list[int]
-    ) -> dict[int, tuple[Evidence, ...]]:
-        found = {name: occurrences(cleaned.text) for name, (_, cleaned) in fields.items()}
-        counts = Counter(o.name for places in found.values() for o in places)
-        columns, values = self._row(counts)
-        position = {int(column): place for place, column in enumerate(columns)}
-        shares = values[:, None] * self.weights[columns].astype(np.float64)
-        logits = shares.sum(axis=0) + self.bias
-        result: dict[int, tuple[Evidence, ...]] = {}
-        for tag in tags:
-            source = self._strongest(tag, logits)
-            weight_of = {
-                name: float(shares[position[self._columns[name]], source]) / count
-                for name, count in counts.items()
-                if name in self._columns
-            }
-            result[tag] = _phrases(fields, found, weight_of)
-        return result
 
-    def _strongest(self, tag: int, logits: FloatArray) -> int:
-        """The column that a tag's probability comes from: itself or a narrower tag."""
-        below = [narrow for narrow, broad in self.implications if broad == tag]
-        return max([tag, *below], key=lambda column: float(logits[column]))
+def suggest(
+    model: AnyModel,
+    synopsis: str,
+    title: str = "",
+    *,
+    profile: str = "balanced",
+    threshold: float | None = None,
+    all_tags: bool = False,
+    evidence: bool = True,
+) -> Suggestion:
+    """Suggest warnings for one synopsis as its catalogue writes it.
+
+    Args:
+        model: a model of any kind.
+        synopsis: the text to judge; markup and source notes are cleaned away first.
+        title: the work's title, if known.
+        profile: whose thresholds to use.
+        threshold: one probability for all tags, instead of a profile.
+        all_tags: return every tag with its probability, suggested or not.
+        evidence: find the phrases that speak for each tag.
+
+    Returns:
+        Warnings by falling probability, or a status that says why there can be none.
+    """
+    texts = {"title": clean_with_offsets(title), "synopsis": clean_with_offsets(synopsis)}
+    readable = status(texts["synopsis"].text)
+    if readable is not Status.OK:
+        return Suggestion(readable)
+    fields = {name: cleaned.text for name, cleaned in texts.items()}
+    probabilities = model.predict_proba([f"{fields['title']}\n{fields['synopsis']}"])
+    chosen = model.decide(probabilities, profile, threshold)[0]
+    ranked = np.argsort(-probabilities[0], kind="stable")
+    order = [int(tag) for tag in ranked if all_tags or chosen[tag]]
+    weights = model.word_weights(fields, order) if evidence else {}
+    given = {"title": title, "synopsis": synopsis}
+    return Suggestion(
+        readable,
+        tuple(
+            Warning(
+                model.tags[tag],
+                model.taxonomy[model.tags[tag]].label,
+                round(float(probabilities[0, tag]), 6),
+                _phrases(given, texts, weights[tag]) if evidence else (),
+            )
+            for tag in order
+        ),
+    )
+
+
+def strongest(tag: int, logits: FloatArray, implications: Sequence[tuple[int, int]]) -> int:
+    """The column that a tag's probability comes from: itself or a narrower tag."""
+    below = [narrow for narrow, broad in implications if broad == tag]
+    return max([tag, *below], key=lambda column: float(logits[column]))
 
 
 def to_document(title: str, synopsis: str) -> str:
@@ -211,27 +246,22 @@ def to_document(title: str, synopsis: str) -> str:
 
 
 def _phrases(
-    fields: dict[str, tuple[str, CleanText]],
-    found: dict[str, list[Occurrence]],
-    weight_of: dict[str, float],
+    given: dict[str, str], cleaned: dict[str, CleanText], weights: dict[str, WordWeights]
 ) -> tuple[Evidence, ...]:
-    word_weights = {name: _word_weights(found[name], weight_of) for name in fields}
-    strongest = max((w for words in word_weights.values() for w in words.values()), default=0.0)
+    strongest_word = max((w for words in weights.values() for w in words.values()), default=0.0)
     phrases: list[Evidence] = []
-    for name, (given, cleaned) in fields.items():
-        for start, end, weight in _runs(word_weights[name], _MIN_SHARE * strongest):
-            first, last = cleaned.span(start, end)
-            phrases.append(Evidence(given[first:last], first, last, round(weight, 4), name))
+    for name, words in weights.items():
+        for start, end, weight in _runs(words, _MIN_SHARE * strongest_word):
+            first, last = cleaned[name].span(start, end)
+            phrases.append(Evidence(given[name][first:last], first, last, round(weight, 4), name))
     phrases.sort(key=lambda phrase: -phrase.weight)
     least = _MIN_SHARE * phrases[0].weight if phrases else 0.0
     return tuple(phrase for phrase in phrases[:MAX_PHRASES] if phrase.weight >= least)
 
 
-def _word_weights(
-    found: list[Occurrence], weight_of: dict[str, float]
-) -> dict[tuple[int, int], float]:
+def _word_weights(found: list[Occurrence], weight_of: dict[str, float]) -> WordWeights:
     """What each word, by its span, adds to the log-odds: its own weight and half of its pairs'."""
-    weights: dict[tuple[int, int], float] = {}
+    weights: WordWeights = {}
     for occurrence in found:
         share = weight_of.get(occurrence.name, 0.0) / len(occurrence.spans)
         for span in occurrence.spans:
@@ -239,7 +269,7 @@ def _word_weights(
     return weights
 
 
-def _runs(weights: dict[tuple[int, int], float], least: float) -> list[tuple[int, int, float]]:
+def _runs(weights: WordWeights, least: float) -> list[tuple[int, int, float]]:
     """(start, end, weight) of each run of neighbouring words that weigh more than `least`."""
     runs: list[tuple[int, int, float]] = []
     open_run = False

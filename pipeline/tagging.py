@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline import table
 from pipeline.errors import TableError
-from pipeline.model import Model
+from pipeline.model import AnyModel
 from pipeline.synopsis import Status, clean, status
 from pipeline.table import Cells, Columns, Row
 
@@ -26,7 +26,7 @@ class Tagger:
     `warning_evidence` (phrases as `tag: phrase, phrase` joined by '; ').
     """
 
-    model: Model
+    model: AnyModel
     profile: str = "balanced"
     threshold: float | None = None
     scores: bool = False

@@ -19,11 +19,11 @@ from sklearn.preprocessing import normalize
 import pipeline
 from pipeline import decision
 from pipeline.classifier import fit_tag, tfidf
-from pipeline.corpus import Corpus
+from pipeline.corpus import MAYBE, Corpus
 from pipeline.errors import CorpusError
 from pipeline.evaluation import Evaluation, evaluate
 from pipeline.features import analyze
-from pipeline.model import Model
+from pipeline.model import AnyModel, Model
 from pipeline.taxonomy import Taxonomy
 from pipeline.works import split_folds
 
@@ -34,6 +34,7 @@ Progress = Callable[[int, int], None]
 
 MIN_POSITIVES = 10
 FOLDS = 5
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "PyStemmer")
 MAX_FEATURES = 100_000
 MIN_WORD_ROWS, MIN_PAIR_ROWS = 2, 3
 """A word, or a pair of words, is a feature when this many training rows have it."""
@@ -50,7 +51,7 @@ class TrainingRun:
     few positive works, with their count.
     """
 
-    model: Model
+    model: AnyModel
     by_profile: dict[str, Evaluation]
     by_source: dict[str, Evaluation]
     left_out: dict[str, int]
@@ -125,8 +126,8 @@ def train(
             if len(left):
                 held_out[left] = linear.log_odds(features.transform(counts[left]))
     implications = corpus.taxonomy.implications(tags)
-    by_profile, by_source = _cross_fitted(corpus, tags, held_out, labels, fold_of)
-    slope, intercept_ = _calibrate(held_out, labels)
+    by_profile, by_source = cross_fitted(corpus, tags, held_out, labels, fold_of)
+    slope, intercept_ = calibrate(held_out, labels)
     closed = decision.close(decision.sigmoid(held_out * slope + intercept_), implications)
     model = Model(
         taxonomy=corpus.taxonomy,
@@ -136,7 +137,10 @@ def train(
         weights=(linear.weights.astype(np.float64) * slope).astype(np.float16),
         bias=linear.bias * slope + intercept_,
         thresholds=decision.choose_thresholds(closed, labels),
-        provenance=_provenance(corpus, left_out, seed, folds, by_profile, by_source),
+        provenance={
+            **provenance(corpus, left_out, seed, by_profile, by_source, LIBRARIES),
+            "folds": folds,
+        },
     )
     return TrainingRun(model, by_profile, by_source, left_out)
 
@@ -183,20 +187,23 @@ def _lessons(taxonomy: Taxonomy, tags: tuple[str, ...]) -> tuple[list[str], npt.
     """The taxonomy's own words as documents that have their tag: names, and definition."""
     documents, labels = [], []
     for tag in taxonomy.tags:
-        documents += [f"{tag.label}\n{'. '.join(tag.aliases)}", f"\n{tag.definition}"]
-        row = [known in taxonomy.closure([tag.id]) for known in tags]
-        labels += [row, row]
+        texts = [f"{tag.label}\n", *(f"\n{alias}" for alias in tag.aliases), f"\n{tag.definition}"]
+        documents += texts
+        labels += [[known in taxonomy.closure([tag.id]) for known in tags]] * len(texts)
     return documents, np.array(labels, dtype=np.int8)
 
 
 def _fit_observed(rows: sparse.csr_matrix, labels: Any, seed: int) -> tuple[Any, float]:
-    known = np.flatnonzero(labels >= 0)
-    truth = labels[known] == 1
+    """Fit a tag on its known rows, and on each arguable row as half a yes and half a no."""
+    known, argued = np.flatnonzero(labels >= 0), np.flatnonzero(labels == MAYBE)
+    chosen = np.concatenate([known, argued, argued])
+    truth = np.concatenate([labels[known] == 1, np.ones(len(argued)), np.zeros(len(argued))]) > 0
+    weights = np.concatenate([np.ones(len(known)), np.full(2 * len(argued), 0.5)])
     if truth.all() or not truth.any():
         # No fold but a tiny one lacks a value; its rows then get the base rate.
         share = (truth.sum() + 0.5) / (len(truth) + 1)
         return np.zeros(rows.shape[1]), float(np.log(share / (1 - share)))
-    return fit_tag(rows[known], truth, seed)
+    return fit_tag(rows[chosen], truth, weights, seed)
 
 
 def _trainable(corpus: Corpus, min_positives: int) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -210,7 +217,8 @@ def _trainable(corpus: Corpus, min_positives: int) -> tuple[tuple[str, ...], dic
     return tuple(tags), left_out
 
 
-def _calibrate(logits: FloatArray, labels: npt.NDArray[np.int8]) -> tuple[FloatArray, FloatArray]:
+def calibrate(logits: FloatArray, labels: npt.NDArray[np.int8]) -> tuple[FloatArray, FloatArray]:
+    """(tags,) slopes and intercepts for (n, tags) held-out log-odds; see `fit_calibration`."""
     pairs = []
     for tag in range(labels.shape[1]):
         known = labels[:, tag] >= 0
@@ -219,7 +227,7 @@ def _calibrate(logits: FloatArray, labels: npt.NDArray[np.int8]) -> tuple[FloatA
     return slope, intercept
 
 
-def _cross_fitted(
+def cross_fitted(
     corpus: Corpus,
     tags: tuple[str, ...],
     logits: FloatArray,
@@ -232,7 +240,7 @@ def _cross_fitted(
     suggested = {p: np.zeros(logits.shape, dtype=bool) for p in decision.PROFILES}
     for fold in np.unique(fold_of):
         inside, outside = fold_of == fold, fold_of != fold
-        slope, intercept = _calibrate(logits[outside], labels[outside])
+        slope, intercept = calibrate(logits[outside], labels[outside])
         closed = decision.close(decision.sigmoid(logits * slope + intercept), implications)
         thresholds = decision.choose_thresholds(closed[outside], labels[outside])
         probabilities[inside] = closed[inside]
@@ -254,23 +262,21 @@ def _cross_fitted(
     return by_profile, by_source
 
 
-def _provenance(
+def provenance(
     corpus: Corpus,
     left_out: dict[str, int],
     seed: int,
-    folds: int,
     by_profile: dict[str, Evaluation],
     by_source: dict[str, Evaluation],
+    libraries: tuple[str, ...],
 ) -> dict[str, Any]:
+    """How a model was made, as plain data: versions, data, counts and held-out figures."""
     return {
         "forewarn": pipeline.__version__,
         "python": platform.python_version(),
-        "libraries": {
-            name: version(name) for name in ("numpy", "scipy", "scikit-learn", "PyStemmer")
-        },
+        "libraries": {name: version(name) for name in libraries},
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
         "seed": seed,
-        "folds": folds,
         "rows": len(corpus),
         "works": len(np.unique(corpus.works)),
         "data": corpus.fingerprints,
