@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from pipeline.corpus import (
+    MAYBE,
     MIN_USES,
     NO,
     UNKNOWN,
@@ -251,16 +252,16 @@ class TestLabelStates:
         rows = [story("heights", maybe=""), story("", maybe="heights"), story("", maybe="")]
         assert self.labels(tmp_path, rows) == [
             [NO, NO, YES],
-            [NO, NO, UNKNOWN],
+            [NO, NO, MAYBE],
             [NO, NO, NO],
         ]
 
-    def test_a_maybe_makes_what_it_implies_unknown(self, tmp_path):
-        assert self.labels(tmp_path, [story("", maybe="spiders")]) == [[UNKNOWN, UNKNOWN, NO]]
+    def test_a_maybe_makes_a_maybe_of_what_it_implies(self, tmp_path):
+        assert self.labels(tmp_path, [story("", maybe="spiders")]) == [[MAYBE, MAYBE, NO]]
 
     def test_a_yes_is_stronger_than_a_maybe(self, tmp_path):
         rows = [story("animals", maybe="spiders"), story("spiders", maybe="spiders; animals")]
-        assert self.labels(tmp_path, rows) == [[YES, UNKNOWN, NO], [YES, YES, NO]]
+        assert self.labels(tmp_path, rows) == [[YES, MAYBE, NO], [YES, YES, NO]]
 
     def test_a_yes_brings_the_broader_tag(self, tmp_path):
         assert self.labels(tmp_path, [story("spiders", maybe="")]) == [[YES, YES, NO]]
@@ -355,7 +356,7 @@ class TestTextsById:
         assert corpus.synopses[1] == "A steeplejack loses his nerve & his ladder."
         assert corpus.groups == ("w1", None)
         assert corpus.catalogues == ("north", "south")
-        assert corpus.labels.tolist() == [[YES, YES, NO], [NO, NO, UNKNOWN]]
+        assert corpus.labels.tolist() == [[YES, YES, NO], [NO, NO, MAYBE]]
 
     def test_rows_without_a_text_are_noted(self, tmp_path):
         labels = write(tmp_path, "labels.csv", self.LABELS)

@@ -338,6 +338,21 @@ def test_rows_of_unknown_label_teach_nothing_of_it(corpus: Corpus) -> None:
     assert of_tag["wreck"] != 0
 
 
+def test_a_maybe_teaches_half_a_yes_and_is_not_scored(corpus: Corpus) -> None:
+    tag = corpus.taxonomy.index["bees"]
+    has_letter = np.array(["letter" in text for text in corpus.synopses])
+    weight = {}
+    for state in (0, -2, 1):
+        labels = corpus.labels.copy()
+        labels[has_letter, tag] = state
+        run = train(replace(corpus, labels=labels), jobs=1, folds=3)
+        known = {score.tag: score.known for score in run.by_profile["balanced"].tags}
+        assert known["bees"] == (int((~has_letter).sum()) if state == -2 else len(corpus))
+        letter = run.model.vocabulary.index("letter")
+        weight[state] = float(run.model.weights[letter, run.model.tags.index("bees")])
+    assert weight[0] < weight[-2] < weight[1]
+
+
 # Corpora that cannot be trained on
 
 
