@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 FloatArray = npt.NDArray[np.float64]
 
-REGULARISATION = 10.0
+REGULARISATION = 5.0
 """Inverse strength of the L2 penalty (scikit-learn's C)."""
 SMOOTHING = 0.5
 """Pseudo-count of the log-count ratios."""

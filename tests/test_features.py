@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.features import analyze, occurrences
+from pipeline.features import NEGATED, analyze, occurrences, word_spans
 
 WORDS = [
     *["the", "keepers", "burning", "lamp", "no", "never", "didn't", "without", "s*x", "m*rdered"],
@@ -75,7 +75,44 @@ class TestNames:
         assert names(f"a {masked} story") == names(f"a {plain} story")
 
 
+def denied(field):
+    return [
+        name.removeprefix(NEGATED)
+        for name in names(field)
+        if name.startswith(NEGATED) and " " not in name
+    ]
+
+
+class TestDenial:
+    @pytest.mark.parametrize("negator", ["no", "Not", "nobody", "never", "didn't", "WITHOUT"])
+    def test_a_negator_denies_the_four_words_after_it(self, negator):
+        field = f"lamp {negator} keeper of old lamp burn"
+        assert denied(field) == ["keeper", "of", "old", "lamp"]
+
+    @pytest.mark.parametrize("turn", [", the", ". The", "; the", "! The"])
+    def test_a_mark_ends_it(self, turn):
+        assert denied(f"no keeper{turn} lamp burns") == ["keeper"]
+
+    @pytest.mark.parametrize("turn", ["but", "except", "although", "though"])
+    def test_a_turn_ends_it(self, turn):
+        assert denied(f"no keeper {turn} lamp burns") == ["keeper"]
+
+    def test_the_negator_itself_is_not_denied(self):
+        assert names("no lamp")[0] == "no"
+
+    def test_it_does_not_reach_from_the_title_into_the_synopsis(self):
+        assert analyze("Never\nlamp") == ["never", "lamp"]
+
+    def test_a_denied_word_is_another_feature(self):
+        assert set(names("nobody dies")) & set(names("somebody dies")) == set()
+
+
 class TestSpans:
+    @calm
+    @given(line)
+    def test_the_spans_of_words_are_those_of_the_single_features(self, field):
+        assert word_spans(field) == [o.spans[0] for o in occurrences(field) if len(o.spans) == 1]
+
     def test_words_and_pairs_point_at_their_words(self):
         assert texts("Old lamps, burning.") == [
             ["Old"],
@@ -107,7 +144,8 @@ class TestSpans:
     def test_a_word_alone_has_the_name_that_it_has_in_the_line(self, field):
         for occurrence in occurrences(field):
             if len(occurrence.spans) == 1:
-                assert names(field[slice(*occurrence.spans[0])]) == [occurrence.name]
+                alone = names(field[slice(*occurrence.spans[0])])
+                assert alone == [occurrence.name.removeprefix(NEGATED)]
 
     @calm
     @given(line)
