@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.decision import FloatArray, Thresholds, close, sigmoid
 from pipeline.encoder import Encoder
 from pipeline.features import word_spans
-from pipeline.model import Model, Suggestion, WordWeights, strongest, suggest
+from pipeline.model import Model, WordWeights, strongest, suggest
 from pipeline.taxonomy import Taxonomy
 
 AUTO_MARGIN = 2.0
@@ -42,6 +42,8 @@ class AccurateModel:
     intercept: FloatArray
     provenance: dict[str, Any] = field(default_factory=dict)
     margin: float | None = None
+
+    suggest = suggest
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -74,27 +76,6 @@ class AccurateModel:
     ) -> npt.NDArray[np.bool_]:
         """(n, tags) which tags to suggest; see `Model.decide`."""
         return self.linear.decide(probabilities, profile, threshold)
-
-    def suggest(
-        self,
-        synopsis: str,
-        title: str = "",
-        *,
-        profile: str = "balanced",
-        threshold: float | None = None,
-        all_tags: bool = False,
-        evidence: bool = True,
-    ) -> Suggestion:
-        """Suggest warnings for one synopsis; see `model.suggest`."""
-        return suggest(
-            self,
-            synopsis,
-            title,
-            profile=profile,
-            threshold=threshold,
-            all_tags=all_tags,
-            evidence=evidence,
-        )
 
     def word_weights(
         self, fields: dict[str, str], tags: Sequence[int]

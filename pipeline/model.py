@@ -69,6 +69,55 @@ class Suggestion:
         return {"status": str(self.status), "warnings": [asdict(w) for w in self.warnings]}
 
 
+def suggest(
+    model: AnyModel,
+    synopsis: str,
+    title: str = "",
+    *,
+    profile: str = "balanced",
+    threshold: float | None = None,
+    all_tags: bool = False,
+    evidence: bool = True,
+) -> Suggestion:
+    """Suggest warnings for one synopsis as its catalogue writes it.
+
+    Args:
+        model: a model of any kind; both kinds have this as their method.
+        synopsis: the text to judge; markup and source notes are cleaned away first.
+        title: the work's title, if known.
+        profile: whose thresholds to use.
+        threshold: one probability for all tags, instead of a profile.
+        all_tags: return every tag with its probability, suggested or not.
+        evidence: find the phrases that speak for each tag.
+
+    Returns:
+        Warnings by falling probability, or a status that says why there can be none.
+    """
+    texts = {"title": clean_with_offsets(title), "synopsis": clean_with_offsets(synopsis)}
+    readable = status(texts["synopsis"].text)
+    if readable is not Status.OK:
+        return Suggestion(readable)
+    fields = {name: cleaned.text for name, cleaned in texts.items()}
+    probabilities = model.predict_proba([f"{fields['title']}\n{fields['synopsis']}"])
+    chosen = model.decide(probabilities, profile, threshold)[0]
+    ranked = np.argsort(-probabilities[0], kind="stable")
+    order = [int(tag) for tag in ranked if all_tags or chosen[tag]]
+    weights = model.word_weights(fields, order) if evidence else {}
+    given = {"title": title, "synopsis": synopsis}
+    return Suggestion(
+        readable,
+        tuple(
+            Warning(
+                model.tags[tag],
+                model.taxonomy[model.tags[tag]].label,
+                round(float(probabilities[0, tag]), 6),
+                _phrases(given, texts, weights[tag]) if evidence else (),
+            )
+            for tag in order
+        ),
+    )
+
+
 @dataclass(frozen=True)
 class Model:
     """A linear multilabel model over TF-IDF features.
@@ -92,6 +141,8 @@ class Model:
     bias: npt.NDArray[np.float64]
     thresholds: Thresholds
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    suggest = suggest
 
     @cached_property
     def _columns(self) -> dict[str, int]:
@@ -126,27 +177,6 @@ class Model:
             raise ModelError(f"unknown profile {profile!r}; choose from {', '.join(PROFILES)}")
         cut = self.thresholds.values[profile] if threshold is None else threshold
         return flag(probabilities, cut, self.implications)
-
-    def suggest(
-        self,
-        synopsis: str,
-        title: str = "",
-        *,
-        profile: str = "balanced",
-        threshold: float | None = None,
-        all_tags: bool = False,
-        evidence: bool = True,
-    ) -> Suggestion:
-        """Suggest warnings for one synopsis; see the function `suggest`."""
-        return suggest(
-            self,
-            synopsis,
-            title,
-            profile=profile,
-            threshold=threshold,
-            all_tags=all_tags,
-            evidence=evidence,
-        )
 
     def word_weights(
         self, fields: dict[str, str], tags: Sequence[int]
@@ -183,55 +213,6 @@ class Model:
         values = self.idf[found].astype(np.float64)
         norm = math.sqrt(float(values @ values))
         return found, values / norm if norm else values
-
-
-def suggest(
-    model: AnyModel,
-    synopsis: str,
-    title: str = "",
-    *,
-    profile: str = "balanced",
-    threshold: float | None = None,
-    all_tags: bool = False,
-    evidence: bool = True,
-) -> Suggestion:
-    """Suggest warnings for one synopsis as its catalogue writes it.
-
-    Args:
-        model: a model of any kind.
-        synopsis: the text to judge; markup and source notes are cleaned away first.
-        title: the work's title, if known.
-        profile: whose thresholds to use.
-        threshold: one probability for all tags, instead of a profile.
-        all_tags: return every tag with its probability, suggested or not.
-        evidence: find the phrases that speak for each tag.
-
-    Returns:
-        Warnings by falling probability, or a status that says why there can be none.
-    """
-    texts = {"title": clean_with_offsets(title), "synopsis": clean_with_offsets(synopsis)}
-    readable = status(texts["synopsis"].text)
-    if readable is not Status.OK:
-        return Suggestion(readable)
-    fields = {name: cleaned.text for name, cleaned in texts.items()}
-    probabilities = model.predict_proba([f"{fields['title']}\n{fields['synopsis']}"])
-    chosen = model.decide(probabilities, profile, threshold)[0]
-    ranked = np.argsort(-probabilities[0], kind="stable")
-    order = [int(tag) for tag in ranked if all_tags or chosen[tag]]
-    weights = model.word_weights(fields, order) if evidence else {}
-    given = {"title": title, "synopsis": synopsis}
-    return Suggestion(
-        readable,
-        tuple(
-            Warning(
-                model.tags[tag],
-                model.taxonomy[model.tags[tag]].label,
-                round(float(probabilities[0, tag]), 6),
-                _phrases(given, texts, weights[tag]) if evidence else (),
-            )
-            for tag in order
-        ),
-    )
 
 
 def strongest(tag: int, logits: FloatArray, implications: Sequence[tuple[int, int]]) -> int:
