@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pipeline.decision import FloatArray, Thresholds, close, sigmoid
 from pipeline.encoder import Encoder
+from pipeline.errors import ModelError
 from pipeline.features import word_spans
 from pipeline.model import Model, WordWeights, strongest, suggest
 from pipeline.taxonomy import Taxonomy
@@ -18,6 +19,7 @@ from pipeline.taxonomy import Taxonomy
 AUTO_MARGIN = 2.0
 """`auto` reads again what the linear part puts within so many log-odds of a threshold."""
 _CHUNK = 3
+_MAX_CHUNKS = 60
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class AccurateModel:
     Attributes:
         linear: the linear part, a model of its own; it has this model's thresholds.
         encoder: the transformer.
-        share: what the transformer counts in the blend, 0 to 1.
+        share: (tags,) what the transformer counts in the blend, 0 to 1.
         slope, intercept: (tags,) what calibrates the blended log-odds.
         provenance: how the model was made: versions, data, counts, figures.
         margin: None to read every document with both parts. Else a document of which the linear
@@ -37,7 +39,7 @@ class AccurateModel:
 
     linear: Model
     encoder: Encoder
-    share: float
+    share: FloatArray
     slope: FloatArray
     intercept: FloatArray
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -64,6 +66,8 @@ class AccurateModel:
         """(n, tags) calibrated log-odds of cleaned documents (title, newline, synopsis)."""
         logits = self.linear.log_odds(documents)
         rows = np.arange(len(documents)) if self.margin is None else self._unsure(logits)
+        if not len(rows):
+            return logits
         logits[rows] = self._blend([documents[row] for row in rows], logits[rows])
         return logits
 
@@ -82,9 +86,9 @@ class AccurateModel:
     ) -> dict[int, dict[str, WordWeights]]:
         """What each word adds to the log-odds of each of some tags, by occlusion.
 
-        The document is read again without each run of three words; what a tag's log-odds lose is
-        shared among the three (Zeiler and Fergus 2014, "Visualizing and understanding
-        convolutional networks", for words). See `Model.word_weights`.
+        The document is read again without each run of three words (of more, in a long text); what
+        a tag's log-odds lose is shared among them (Zeiler and Fergus 2014, "Visualizing and
+        understanding convolutional networks", for words). See `Model.word_weights`.
         """
         if not tags:
             return {}
@@ -105,6 +109,8 @@ class AccurateModel:
 
     def _blend(self, documents: Sequence[str], linear: FloatArray) -> FloatArray:
         read = self.encoder.log_odds(documents)
+        if read.shape != linear.shape:
+            raise ModelError(f"{self.encoder.folder}: encoder.onnx has other tags; train it again")
         return blend(linear, read, self.share) * self.slope + self.intercept
 
     def _unsure(self, logits: FloatArray) -> npt.NDArray[np.int64]:
@@ -113,18 +119,19 @@ class AccurateModel:
         return np.flatnonzero((distance < self.margin).any(axis=1))
 
 
-def blend(linear: FloatArray, read: FloatArray, share: float) -> FloatArray:
+def blend(linear: FloatArray, read: FloatArray, share: FloatArray | float) -> FloatArray:
     """(n, tags) log-odds of both parts as one, not yet calibrated."""
     return (1 - share) * linear + share * read
 
 
 def _chunks(text: str) -> list[list[tuple[int, int]]]:
-    """The spans of a text's words in runs of three that no full stop or comma parts."""
+    """The spans of a text's words in runs of three or more that no full stop or comma parts."""
     chunks: list[list[tuple[int, int]]] = []
     spans = word_spans(text)
+    size = max(_CHUNK, -(-len(spans) // _MAX_CHUNKS))
     for place, span in enumerate(spans):
         parted = place and any(mark in text[spans[place - 1][1] : span[0]] for mark in ".,;:!?")
-        if not place or parted or len(chunks[-1]) == _CHUNK:
+        if not place or parted or len(chunks[-1]) == size:
             chunks.append([])
         chunks[-1].append(span)
     return chunks

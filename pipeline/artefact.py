@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import release
-from pipeline.decision import PROFILES, Thresholds
+from pipeline.decision import PROFILES, FloatArray, Thresholds
 from pipeline.errors import ModelError, TaxonomyError
 from pipeline.model import AnyModel, Model
 from pipeline.taxonomy import Taxonomy
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pipeline.accurate import AccurateModel
 
 FORMAT = "forewarn-model"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of the files and of the features that the weights belong to; 2: denied words are features."""
 _ARRAYS = ("idf", "weights", "bias")
 _CONFIG, _VOCABULARY, _CARD = "config.json", "vocabulary.txt", "README.md"
 _LINEAR_FILES = frozenset({_VOCABULARY, *(f"{array}.npy" for array in _ARRAYS)})
@@ -81,8 +82,9 @@ def load_model(name: str | Path = "default") -> AnyModel:
         ModelError: it is missing, damaged, of another format or of a newer schema.
     """
     if name == AUTO and not Path(name).is_dir():
-        model = load_model("accurate")
-        assert not isinstance(model, Model)
+        model = load_model(release.models_path() / "accurate")
+        if isinstance(model, Model):
+            raise ModelError("auto: needs the released accurate model; install forewarn again")
         from pipeline.accurate import AUTO_MARGIN
 
         return replace(model, margin=AUTO_MARGIN)
@@ -114,19 +116,26 @@ def load_model(name: str | Path = "default") -> AnyModel:
     return model if blend is None else _accurate(model, folder, blend)
 
 
-def _read_blend(config: dict[str, Any], tags: int) -> dict[str, Any]:
-    blend = config["blend"]
-    slope, intercept = (np.array(blend[k], dtype=np.float64) for k in ("slope", "intercept"))
-    if not slope.shape == intercept.shape == (tags,) or not 0 <= blend["share"] <= 1:
+def _read_blend(config: dict[str, Any], tags: int) -> dict[str, FloatArray]:
+    names = ("share", "slope", "intercept")
+    blend = {name: np.array(config["blend"][name], dtype=np.float64) for name in names}
+    if any(values.shape != (tags,) or not np.isfinite(values).all() for values in blend.values()):
         raise ValueError("its blend does not fit its tags")
-    return {"share": float(blend["share"]), "slope": slope, "intercept": intercept}
+    return blend
 
 
-def _accurate(linear: Model, folder: Path, blend: dict[str, Any]) -> AccurateModel:
+def _accurate(linear: Model, folder: Path, blend: dict[str, FloatArray]) -> AccurateModel:
     from pipeline.accurate import AccurateModel
     from pipeline.encoder import Encoder
 
-    return AccurateModel(linear, Encoder(folder), **blend, provenance=linear.provenance)
+    return AccurateModel(
+        linear=linear,
+        encoder=Encoder(folder),
+        share=blend["share"],
+        slope=blend["slope"],
+        intercept=blend["intercept"],
+        provenance=linear.provenance,
+    )
 
 
 def _check(model: Model, folder: Path) -> None:
@@ -190,6 +199,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{folder}: schema {version} is newer than this Forewarn reads ({SCHEMA_VERSION}); "
             "upgrade with: pip install -U forewarn"
         )
+    if version < SCHEMA_VERSION:
+        raise ModelError(
+            f"{folder}: schema {version} is of an older Forewarn, whose features were others; "
+            "train the model again"
+        )
     kind = config.get("kind")
     if not isinstance(kind, str) or kind not in _FILES:
         raise ModelError(f"{folder}: unknown kind of model {kind!r}")
@@ -213,7 +227,7 @@ def _write(model: AnyModel, folder: Path, card: str) -> None:
             shutil.copyfile(model.encoder.folder / name, folder / name)
         blend = {
             "blend": {
-                "share": model.share,
+                "share": model.share.tolist(),
                 "slope": model.slope.tolist(),
                 "intercept": model.intercept.tolist(),
             }

@@ -92,12 +92,15 @@ def _method(model: AnyModel) -> dict[str, str]:
             "method": _LINEAR_METHOD,
             "held_out": _OUT_OF_FOLD.format(folds=facts["folds"]),
         }
+    unread = [tag for tag, share in zip(model.tags, model.share, strict=True) if not share]
     return {
         "kind": "An accurate Forewarn model (a linear part and a transformer)",
         "method": _ACCURATE_METHOD.format(
             features=f"{len(model.linear.vocabulary):,}",
             epochs=facts["epochs"],
-            share=model.share,
+            start=facts["start"],
+            share=model.share.max(),
+            alone=f", but is not asked for {', '.join(unread)}" if unread else "",
             held_out_rows=f"{facts['held_out_rows']:,}",
         ),
         "held_out": _ON_HELD_OUT.format(held_out_rows=f"{facts['held_out_rows']:,}"),
@@ -156,12 +159,12 @@ a no. The weights are stored as float16."""
 
 _ACCURATE_METHOD = """\
 Two parts whose log-odds are added. The first is a linear model of {features} features, as the card
-of `default` describes it. The second is MiniLM (`all-MiniLM-L6-v2`, Apache 2.0: 6 layers of width
-384), fine-tuned for {epochs} epochs with one attention over the tokens per tag (Mullenbach et al.
-2018), its weights stored as 8-bit integers in ONNX. The transformer counts {share:.2f} of the
-blend. The blend, the calibration and the thresholds come from {held_out_rows} rows of works that
-neither part learnt from. Unknown labels are neither trained on nor scored; a `maybe` is not scored,
-and trains as half a yes and half a no."""
+of `default` describes it. The second is a transformer ({start}), fine-tuned for {epochs} epochs
+with one attention over the tokens per tag (Mullenbach et al. 2018), its weights stored as 8-bit
+integers in ONNX. The transformer counts {share:.2f} of the blend{alone}. The blend, the
+calibration and the thresholds come from {held_out_rows} rows of works that neither part learnt
+from. Unknown labels are neither trained on nor scored; a `maybe` is not scored, and trains as half
+a yes and half a no."""
 
 _OUT_OF_FOLD = """\
 Every figure is out of fold: {folds} folds of whole works (series and copies kept together); each
@@ -170,7 +173,7 @@ row scored by a classifier, a calibration and thresholds that were made without 
 _ON_HELD_OUT = """\
 Every figure is on {held_out_rows} rows of whole works that neither part learnt from (series and
 copies kept together); the calibration and the thresholds for a fifth of them come from the other
-four fifths."""
+four fifths. The blend's one number was chosen on all of them."""
 
 _CARD = """# Model card: {name}
 
@@ -225,8 +228,8 @@ Tags for which a profile's target (recall or precision of 0.9) was out of reach:
 ## Limits
 
 - English synopses of six words or more; it abstains on others.
-- Words, not understanding: irony, denial and figures of speech mislead it, and so do names that
-  are also words. Tags with few positives above are the least reliable.
+- Irony, denial and figures of speech can mislead it, and so can names that are also words. Tags
+  with few positives above are the least reliable.
 - It learnt from anime, manga, film, television and novel catalogues; other voices fit it less.
 - The probabilities are calibrated for data like its training data, not for every catalogue.
 """

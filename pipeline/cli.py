@@ -17,6 +17,7 @@ from pipeline.errors import ForewarnError, TableError
 if TYPE_CHECKING:
     from pipeline.model import Suggestion
     from pipeline.taxonomy import Tag, Taxonomy
+    from pipeline.training import TrainingRun
 
 _PROFILES = ("balanced", "cautious", "strict")
 
@@ -59,8 +60,8 @@ _model_option = click.option(
     default="default",
     show_default=True,
     metavar="DIR|NAME",
-    help="default, accurate (slower, better), auto (accurate where default is unsure), or a "
-    "folder that `forewarn train` or `finetune` wrote.",
+    help="default, accurate (slower, better), auto (reads with accurate's network only what its "
+    "words leave unsure), or a folder that `forewarn train` or `finetune` wrote.",
 )
 _profile_option = click.option(
     "--profile",
@@ -242,12 +243,7 @@ def train(
     if as_json:
         click.echo(json.dumps(run.model.provenance, ensure_ascii=False))
         return
-    for name, count in run.left_out.items():
-        click.echo(f"left out: {name} ({count} works have it; --min-positives {min_positives})")
-    for profile, score in run.by_profile.items():
-        click.echo(f"\nHeld-out works, {profile} profile\n{card.headline(score)}")
-    click.echo("\n" + card.aligned(card.tag_rows(run.by_profile["balanced"])))
-    click.echo(f"\nModel written to {output}")
+    _echo_run(run, output, min_positives)
 
 
 @main.command()
@@ -262,7 +258,16 @@ def train(
     metavar="DIR",
     help="A BERT to start from, as sentence-transformers stores it. [default: MiniLM]",
 )
-@click.option("--epochs", default=3, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--epochs", default=3, show_default=True, type=click.IntRange(1), help="Passes over CORPUS."
+)
+@click.option(
+    "--min-positives",
+    default=10,
+    show_default=True,
+    type=click.IntRange(2),
+    help="A tag that fewer works have is left out.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the split and both parts.")
 @click.option("--jobs", default=-1, show_default=True, help="Processes for the linear part.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
@@ -274,6 +279,7 @@ def finetune(
     texts: tuple[str, ...],
     weights: str | None,
     epochs: int,
+    min_positives: int,
     seed: int,
     jobs: int,
     quiet: bool,
@@ -298,13 +304,13 @@ def finetune(
     artefact.check_target(output)
     corpus = read_corpus(corpora, load_taxonomy(tags_file), _columns(columns, set(COLUMNS)), texts)
     _remarks(corpus.notes)
-    start = Path(weights) if weights else finetuning.find_weights()
+    start = Path(weights) if weights else None
     with TemporaryDirectory() as scratch, _count_progress("Fine-tuning", quiet) as progress:
-        run = finetuning.train_accurate(corpus, start, Path(scratch), seed, jobs, epochs, progress)
+        run = finetuning.train_accurate(
+            corpus, Path(scratch), start, seed, jobs, epochs, min_positives, progress
+        )
         artefact.save_model(run.model, output, card.model_card(run, Path(output).name))
-    for profile, score in run.by_profile.items():
-        click.echo(f"\nHeld-out works, {profile} profile\n{card.headline(score)}")
-    click.echo(f"\nModel written to {output}")
+    _echo_run(run, output, min_positives)
 
 
 @main.command()
@@ -402,6 +408,17 @@ def tags(name: str | None, versus: str | None, tags_file: str | None, as_json: b
         click.echo(json.dumps(asdict(tag_), ensure_ascii=False))
     else:
         click.echo(_tag_text(taxonomy, tag_))
+
+
+def _echo_run(run: TrainingRun, output: str, min_positives: int) -> None:
+    from pipeline import card
+
+    for name, count in run.left_out.items():
+        click.echo(f"left out: {name} ({count} works have it; --min-positives {min_positives})")
+    for profile, score in run.by_profile.items():
+        click.echo(f"\nHeld-out works, {profile} profile\n{card.headline(score)}")
+    click.echo("\n" + card.aligned(card.tag_rows(run.by_profile["balanced"])))
+    click.echo(f"\nModel written to {output}")
 
 
 def _finetuning() -> Any:

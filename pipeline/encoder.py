@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +14,10 @@ import numpy.typing as npt
 from pipeline.errors import ModelError
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 MAX_TOKENS = 256
 """Tokens read at once; a longer synopsis is read in windows, and its strongest window counts."""
 _OVERLAP = 64
-_BATCH_TOKENS = 4096
 _INSTALL = (
     "the accurate model needs more libraries; install them with: pip install forewarn[neural]"
 )
@@ -31,37 +29,35 @@ class Encoder:
 
     folder: Path
 
-    def log_odds(
-        self, documents: Sequence[str], read: Callable[[int], None] = lambda _: None
-    ) -> FloatArray:
+    def log_odds(self, documents: Sequence[str]) -> FloatArray:
         """(n, tags) log-odds, not yet calibrated, of cleaned documents (title, newline, synopsis).
-
-        Args:
-            documents: what to read.
-            read: told the number of windows read since the last call.
 
         Raises:
             ModelError: a library is missing, or the graph cannot be run.
         """
-        windows, owners = [], []
-        for document, ids in enumerate(to_ids(self._tokenizer, documents)):
-            for window in _windows(ids):
-                windows.append(window)
-                owners.append(document)
-        logits: FloatArray | None = None
-        for rows in _batches([len(window) for window in windows]):
-            padded, mask = _pad([windows[row] for row in rows])
-            found = self._session.run(None, {"ids": padded, "mask": mask})[0]
-            if logits is None:
-                logits = np.full((len(documents), found.shape[1]), -np.inf)
-            np.maximum.at(logits, [owners[row] for row in rows], found)
-            read(len(rows))
-        return logits if logits is not None else np.zeros((0, self.tags))
+        logits = [
+            # One window at a time: the 8-bit graph scales its activations by all that it is given,
+            # so a document's figures would depend on its neighbours, and it is no faster.
+            np.max([self._run(window) for window in _windows(ids)], axis=0)
+            for ids in to_ids(self._tokenizer, documents)
+        ]
+        return np.array(logits, dtype=np.float64).reshape(len(logits), self.tags)
 
     @property
     def tags(self) -> int:
         """The number of tags that the graph scores."""
         return int(self._session.get_outputs()[0].shape[1])
+
+    def _run(self, ids: list[int]) -> FloatArray:
+        window, session = np.array([ids], dtype=np.int64), self._session
+        try:
+            found = session.run(None, {"ids": window, "mask": np.ones_like(window)})[0]
+        except Exception as error:  # ONNX Runtime's errors share no base class of their own.
+            raise self._unusable() from error
+        return np.asarray(found[0], dtype=np.float64)
+
+    def _unusable(self) -> ModelError:
+        return ModelError(f"{self.folder}: encoder.onnx cannot be run; train it again")
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -80,9 +76,7 @@ class Encoder:
                 str(self.folder / "encoder.onnx"), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's errors share no base class of their own.
-            raise ModelError(
-                f"{self.folder}: encoder.onnx cannot be run; train it again"
-            ) from error
+            raise self._unusable() from error
 
 
 def load_tokenizer(path: Path) -> Any:
@@ -117,21 +111,3 @@ def _windows(ids: list[int]) -> list[list[int]]:
     inside, width = ids[1:-1], MAX_TOKENS - 2
     starts = range(0, len(inside) - _OVERLAP, width - _OVERLAP)
     return [[ids[0], *inside[start : start + width], ids[-1]] for start in starts]
-
-
-def _batches(lengths: list[int]) -> list[list[int]]:
-    """Rows of like length together, as many as `_BATCH_TOKENS` allows."""
-    batches: list[list[int]] = []
-    for row in np.argsort(lengths, kind="stable")[::-1]:
-        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > _BATCH_TOKENS:
-            batches.append([])
-        batches[-1].append(int(row))
-    return batches
-
-
-def _pad(tokens: list[list[int]]) -> tuple[IntArray, IntArray]:
-    ids = np.zeros((len(tokens), max(map(len, tokens))), dtype=np.int64)
-    for row, known in enumerate(tokens):
-        ids[row, : len(known)] = known
-    lengths = np.array([len(known) for known in tokens])
-    return ids, (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)

@@ -10,11 +10,13 @@ import numpy as np
 
 from pipeline import table
 from pipeline.errors import TableError
-from pipeline.model import AnyModel
+from pipeline.model import AnyModel, Model
 from pipeline.synopsis import Status, clean, status
 from pipeline.table import Cells, Columns, Row
 
 CHUNK = 2000
+"""Rows handled at a time; fewer by an accurate model, so that its progress shows."""
+_ACCURATE_CHUNK = 100
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def tag_table(
     tagger: Tagger,
     columns: Columns | None = None,
     kind: str | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     read: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Tag a table chunk by chunk in constant memory; returns the number of rows.
@@ -91,7 +93,7 @@ def tag_table(
         tagger: the model and what to add.
         columns: names of the synopsis and title columns.
         kind: the format, where the names do not tell.
-        chunk: rows handled at a time.
+        chunk: rows handled at a time; None for as many as suit the model.
         read: told the number of bytes read since the last call.
 
     Raises:
@@ -102,4 +104,5 @@ def tag_table(
         raise TableError(
             f"{target}: the input is {kind}, so the output must be too; name it .{kind}"
         )
+    chunk = chunk or (CHUNK if isinstance(tagger.model, Model) else _ACCURATE_CHUNK)
     return table.extend(source, target, kind, tagger, columns or Columns(), chunk, read)

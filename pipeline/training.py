@@ -126,7 +126,7 @@ def train(
             if len(left):
                 held_out[left] = linear.log_odds(features.transform(counts[left]))
     implications = corpus.taxonomy.implications(tags)
-    by_profile, by_source = cross_fitted(corpus, tags, held_out, labels, fold_of)
+    by_profile, by_source = report(corpus, tags, held_out, labels, fold_of)
     slope, intercept_ = calibrate(held_out, labels)
     closed = decision.close(decision.sigmoid(held_out * slope + intercept_), implications)
     model = Model(
@@ -228,14 +228,23 @@ def calibrate(logits: FloatArray, labels: npt.NDArray[np.int8]) -> tuple[FloatAr
 
 
 def cross_fitted(
-    corpus: Corpus,
-    tags: tuple[str, ...],
     logits: FloatArray,
     labels: npt.NDArray[np.int8],
     fold_of: IntArray,
-) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
-    """Score every row with calibration and thresholds from the folds that it is not in."""
-    implications, works = corpus.taxonomy.implications(tags), corpus.works
+    implications: tuple[tuple[int, int], ...],
+) -> tuple[FloatArray, dict[str, BoolArray]]:
+    """Probabilities and suggestions of rows by the folds that they are not in.
+
+    Args:
+        logits: (n, tags) held-out log-odds.
+        labels: (n, tags) label states.
+        fold_of: (n,) the fold of each row.
+        implications: (narrow, broad) columns, narrowest first.
+
+    Returns:
+        (n, tags) probabilities, and (n, tags) suggestions by profile. The calibration and the
+        thresholds of a row come from the other folds.
+    """
     probabilities = np.zeros_like(logits)
     suggested = {p: np.zeros(logits.shape, dtype=bool) for p in decision.PROFILES}
     for fold in np.unique(fold_of):
@@ -248,6 +257,19 @@ def cross_fitted(
             suggested[profile][inside] = decision.flag(
                 closed[inside], thresholds.values[profile], implications
             )
+    return probabilities, suggested
+
+
+def report(
+    corpus: Corpus,
+    tags: tuple[str, ...],
+    logits: FloatArray,
+    labels: npt.NDArray[np.int8],
+    fold_of: IntArray,
+) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
+    """Evaluations by profile, and of the balanced profile by source, of cross-fitted rows."""
+    implications, works = corpus.taxonomy.implications(tags), corpus.works
+    probabilities, suggested = cross_fitted(logits, labels, fold_of, implications)
     by_profile = {
         profile: evaluate(tags, probabilities, suggested[profile], labels, works)
         for profile in decision.PROFILES

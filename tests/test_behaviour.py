@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from pipeline.artefact import load_model
-from pipeline.model import AnyModel, to_document
+from pipeline.model import AnyModel, Model, to_document
 from pipeline.synopsis import Status
 
 FLOORS = {
@@ -152,9 +152,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("synopsis", FOREIGN)
-def test_text_in_another_language_gets_no_suggestion(
-    model: tuple[str, AnyModel], synopsis: str
-) -> None:
-    found = model[1].suggest(synopsis)
+def test_text_in_another_language_gets_no_suggestion(default_model: Model, synopsis: str) -> None:
+    found = default_model.suggest(synopsis)
     assert found.status in (Status.NOT_ENGLISH, Status.TOO_SHORT)
     assert not found.warnings

@@ -33,12 +33,7 @@ def test_each_document_gets_its_log_odds_whatever_stands_beside_it(encoder: Enco
     together = encoder.log_odds(BLURBS)
     assert together.shape == (3, encoder.tags)
     for place, blurb in enumerate(BLURBS):
-        # The quantised graph scales activations a batch, so padding moves them a little.
-        assert np.abs(encoder.log_odds([blurb])[0] - together[place]).mean() < 0.35
-
-
-def test_the_order_of_documents_does_not_matter(encoder: Encoder) -> None:
-    assert np.allclose(encoder.log_odds(BLURBS)[::-1], encoder.log_odds(BLURBS[::-1]), atol=1e-3)
+        assert np.array_equal(encoder.log_odds([blurb])[0], together[place])
 
 
 def test_no_documents_give_no_rows(encoder: Encoder) -> None:
@@ -54,12 +49,6 @@ def test_a_decisive_sentence_at_the_end_of_a_very_long_text_is_read(encoder: Enc
     read = encoder.log_odds([f"\n{calm}", f"\n{calm}{end}"])[:, murder]
     assert len(to_ids(load_tokenizer(FOLDER / "tokenizer.json"), [calm])[0]) > 3 * MAX_TOKENS
     assert read[1] > read[0] + 2
-
-
-def test_progress_counts_the_windows(encoder: Encoder) -> None:
-    seen: list[int] = []
-    encoder.log_odds(BLURBS, seen.append)
-    assert sum(seen) == 3
 
 
 @settings(max_examples=25, deadline=None)

@@ -18,6 +18,7 @@ from pipeline import artefact, card  # noqa: E402
 from pipeline.accurate import AccurateModel  # noqa: E402
 from pipeline.corpus import read_corpus  # noqa: E402
 from pipeline.encoder import load_tokenizer, to_ids  # noqa: E402
+from pipeline.errors import ModelError  # noqa: E402
 from pipeline.finetuning import export_encoder, finetune, train_accurate  # noqa: E402
 from pipeline.release import models_path  # noqa: E402
 from pipeline.taxonomy import load_taxonomy  # noqa: E402
@@ -44,23 +45,46 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_it_learns_what_the_labels_say_and_nothing_of_unknown_cells(weights: Path) -> None:
+def read(tuned, weights: Path):  # type: ignore[no-untyped-def]
+    ids = to_ids(load_tokenizer(weights / "tokenizer.json"), TEXTS[:2])
+    with torch.no_grad():
+        return tuned(torch.tensor(ids), torch.ones(2, len(ids[0]), dtype=torch.long)).numpy()
+
+
+def test_it_learns_what_the_labels_say(weights: Path) -> None:
     seen: list[tuple[int, int]] = []
     tuned = finetune(TEXTS, LABELS, weights, epochs=10, progress=lambda *step: seen.append(step))
     assert seen[-1][0] == seen[-1][1] == len(seen)
-    ids = to_ids(load_tokenizer(weights / "tokenizer.json"), TEXTS[:2])
-    with torch.no_grad():
-        logits = tuned(torch.tensor(ids), torch.ones(2, len(ids[0]), dtype=torch.long))
+    logits = read(tuned, weights)
     assert logits[0, 0] > 1 > -1 > logits[1, 0]
+
+
+@pytest.mark.parametrize(("state", "least", "most"), [(-1, -0.5, 0.5), (-2, -0.5, 0.5), (1, 1, 9)])
+def test_unknown_cells_teach_nothing_and_maybes_half_a_yes(
+    weights: Path, state: int, least: float, most: float
+) -> None:
+    # The second tag is a yes in the first text; what is said of it in the second one varies.
+    labels = np.array([[0, 0], [1, state]] * 40, dtype=np.int8)
+    logit = read(finetune(TEXTS, labels, weights, epochs=8), weights)[1, 1]
+    if state == -1:
+        known = read(finetune(TEXTS, np.where(labels < 0, 0, labels), weights, epochs=8), weights)
+        assert logit != known[1, 1]
+    else:
+        assert least < logit < most
+
+
+def test_a_folder_without_weights_is_refused_before_training(tmp_path: Path) -> None:
+    corpus = read_corpus([STARTER], load_taxonomy())
+    with pytest.raises(ModelError, match=r"has no config\.json; --weights takes"):
+        train_accurate(corpus, tmp_path, tmp_path)
 
 
 def test_the_exported_graph_gives_nearly_the_same(weights: Path, tmp_path: Path) -> None:
     tuned = finetune(TEXTS, LABELS, weights, epochs=5)
-    ids = to_ids(load_tokenizer(weights / "tokenizer.json"), TEXTS[:2])
-    with torch.no_grad():
-        before = tuned(torch.tensor(ids), torch.ones(2, len(ids[0]), dtype=torch.long)).numpy()
+    before = read(tuned, weights)
     encoder = export_encoder(tuned, weights / "tokenizer.json", TEXTS, tmp_path)
     assert np.abs(encoder.log_odds(TEXTS[:2]) - before).max() < 0.3
+    assert np.array_equal(read(tuned, weights), before)
     vocabulary = json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"]
     assert "killer" in vocabulary
     assert "musician" not in vocabulary
@@ -70,9 +94,10 @@ def test_a_run_makes_a_model_that_saves_and_loads(weights: Path, tmp_path: Path)
     corpus = read_corpus([STARTER], load_taxonomy())
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    run = train_accurate(corpus, weights, scratch, epochs=1)
+    run = train_accurate(corpus, scratch, weights, epochs=1)
     assert isinstance(run.model, AccurateModel)
-    assert 0 <= run.model.share <= 1
+    assert ((run.model.share >= 0) & (run.model.share <= 1)).all()
+    assert "1 layers of width 32" in run.model.provenance["start"]
     held = run.by_profile["balanced"].rows
     assert 0 < held < len(corpus) / 4
     text = card.model_card(run, "mine")
