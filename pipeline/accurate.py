@@ -16,7 +16,7 @@ from pipeline.features import word_spans
 from pipeline.model import Model, WordWeights, strongest, suggest
 from pipeline.taxonomy import Taxonomy
 
-AUTO_MARGIN = 2.0
+AUTO_MARGIN = 1.5
 """`auto` reads again what the linear part puts within so many log-odds of a threshold."""
 _CHUNK = 3
 _MAX_CHUNKS = 60
