@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -200,16 +201,19 @@ def export_encoder(
     axes = {0: "rows", 1: "tokens"}
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / "encoder.onnx"
-        torch.onnx.export(
-            tuned.eval(),
-            (ids, torch.ones_like(ids)),
-            str(graph),
-            input_names=["ids", "mask"],
-            output_names=["log_odds"],
-            dynamic_axes={"ids": axes, "mask": axes, "log_odds": {0: "rows"}},
-            opset_version=17,
-            dynamo=False,
-        )
+        with warnings.catch_warnings():
+            # The newer exporter needs one more library.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.onnx.export(
+                tuned.eval(),
+                (ids, torch.ones_like(ids)),
+                str(graph),
+                input_names=["ids", "mask"],
+                output_names=["log_odds"],
+                dynamic_axes={"ids": axes, "mask": axes, "log_odds": {0: "rows"}},
+                opset_version=17,
+                dynamo=False,
+            )
         quantize_dynamic(
             graph,
             folder / "encoder.onnx",

@@ -53,24 +53,26 @@ def read(tuned, weights: Path):  # type: ignore[no-untyped-def]
 
 def test_it_learns_what_the_labels_say(weights: Path) -> None:
     seen: list[tuple[int, int]] = []
-    tuned = finetune(TEXTS, LABELS, weights, epochs=10, progress=lambda *step: seen.append(step))
+    tuned = finetune(TEXTS, LABELS, weights, epochs=80, progress=lambda *step: seen.append(step))
     assert seen[-1][0] == seen[-1][1] == len(seen)
     logits = read(tuned, weights)
     assert logits[0, 0] > 1 > -1 > logits[1, 0]
 
 
-@pytest.mark.parametrize(("state", "least", "most"), [(-1, -0.5, 0.5), (-2, -0.5, 0.5), (1, 1, 9)])
-def test_unknown_cells_teach_nothing_and_maybes_half_a_yes(
-    weights: Path, state: int, least: float, most: float
-) -> None:
-    # The second tag is a yes in the first text; what is said of it in the second one varies.
-    labels = np.array([[0, 0], [1, state]] * 40, dtype=np.int8)
-    logit = read(finetune(TEXTS, labels, weights, epochs=8), weights)[1, 1]
-    if state == -1:
-        known = read(finetune(TEXTS, np.where(labels < 0, 0, labels), weights, epochs=8), weights)
-        assert logit != known[1, 1]
-    else:
-        assert least < logit < most
+def test_maybes_teach_half_a_yes(weights: Path) -> None:
+    # Of the second tag only what is said of the second text differs from run to run.
+    logit = {}
+    for state in (0, -2, 1):
+        labels = np.array([[0, 0], [1, state]] * 40, np.int8)
+        logit[state] = float(read(finetune(TEXTS, labels, weights, epochs=80), weights)[1, 1])
+    assert logit[0] + 1 < logit[-2] < logit[1] - 1
+
+
+def test_unknown_cells_teach_nothing(weights: Path) -> None:
+    labels = np.array([[1, -1], [0, -1]] * 40, np.int8)
+    first, second = read(finetune(TEXTS, labels, weights, epochs=80), weights)
+    assert abs(first[0] - second[0]) > 2
+    assert abs(first[1] - second[1]) < 0.5
 
 
 def test_a_folder_without_weights_is_refused_before_training(tmp_path: Path) -> None:
