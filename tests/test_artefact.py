@@ -15,7 +15,7 @@ from conftest import Forewarn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.artefact import find_model, load_model, save_model
+from pipeline.artefact import SCHEMA_VERSION, find_model, load_model, save_model
 from pipeline.decision import PROFILES, Thresholds
 from pipeline.errors import ModelError
 from pipeline.model import Model
@@ -129,7 +129,7 @@ def test_a_folder_holds_data_alone(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "README.md"])
     assert (folder / "README.md").read_text() == "# A card\n"
     assert (folder / "vocabulary.txt").read_text().split() == " ".join(WORDS[:5]).split()
-    assert json.loads((folder / "config.json").read_text())["schema_version"] == 1
+    assert json.loads((folder / "config.json").read_text())["schema_version"] == SCHEMA_VERSION
 
 
 def test_equal_models_make_equal_files(folder: Path, tmp_path: Path) -> None:
@@ -197,8 +197,8 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
         ('{"format": "someone-elses", "schema_version": 1}', "not a Forewarn model"),
         ('{"format": "forewarn-model"}', "no schema version"),
         ('{"format": "forewarn-model", "schema_version": "1"}', "no schema version"),
-        ('{"format": "forewarn-model", "schema_version": 1, "kind": "deep"}', "'deep'"),
-        ('{"format": "forewarn-model", "schema_version": 1, "kind": "linear"}', "does not list"),
+        ('{"format": "forewarn-model", "schema_version": 2, "kind": "deep"}', "'deep'"),
+        ('{"format": "forewarn-model", "schema_version": 2, "kind": "linear"}', "does not list"),
         ("not JSON", "damaged"),
         ("\x00", "damaged"),
     ],
@@ -214,10 +214,17 @@ def test_a_configuration_nested_too_deep_is_refused(folder: Path) -> None:
 
 
 def test_a_newer_schema_asks_for_an_upgrade(folder: Path) -> None:
-    rewrite(folder, lambda config: config.update(schema_version=2))
+    rewrite(folder, lambda config: config.update(schema_version=SCHEMA_VERSION + 1))
     message = damage(folder)
     assert "newer" in message
     assert "pip install -U forewarn" in message
+
+
+def test_an_older_schema_asks_for_another_training(folder: Path) -> None:
+    rewrite(folder, lambda config: config.update(schema_version=SCHEMA_VERSION - 1))
+    message = damage(folder)
+    assert "older Forewarn" in message
+    assert "train the model again" in message
 
 
 @pytest.mark.parametrize("key", ["taxonomy", "tags", "thresholds", "provenance"])
