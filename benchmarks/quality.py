@@ -370,7 +370,8 @@ def _preface(test: Corpus, training: Corpus, pairs: Corpus) -> str:
         "ranked right and the share tagged right in both members. The accurate models' calibration "
         "and thresholds come from other held-out works than the row's, everyone else's from "
         "training works. That denied words are features was decided in part on these works and "
-        f"pairs. {made}, Python {platform.python_version()}, {libraries}.\n"
+        f"pairs. Peers run with settings that were not searched. "
+        f"{made}, Python {platform.python_version()}, {libraries}.\n"
     )
 
 
