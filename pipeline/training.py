@@ -19,7 +19,7 @@ from sklearn.preprocessing import normalize
 import pipeline
 from pipeline import decision
 from pipeline.classifier import fit_tag, tfidf
-from pipeline.corpus import MAYBE, Corpus
+from pipeline.corpus import MAYBE, UNKNOWN, Corpus
 from pipeline.errors import CorpusError
 from pipeline.evaluation import Evaluation, evaluate
 from pipeline.features import analyze
@@ -299,7 +299,7 @@ def provenance(
         "libraries": {name: version(name) for name in libraries},
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
         "seed": seed,
-        "rows": len(corpus),
+        "rows": int((corpus.labels != UNKNOWN).any(axis=1).sum()),
         "works": len(np.unique(corpus.works)),
         "data": corpus.fingerprints,
         "left_out": left_out,
