@@ -154,8 +154,14 @@ def _halves(progress: Progress | None) -> tuple[Progress | None, Progress | None
 
 
 def split(corpus: Corpus, seed: int) -> tuple[Corpus, Corpus, Corpus]:
-    """The labelled and the unlabelled rows to learn from, and the labelled works kept aside."""
-    inside = split_folds(corpus.works, HELD_OUT, seed) > 0
+    """The labelled and the unlabelled rows to learn from, and the labelled works kept aside.
+
+    Of `HELD_OUT` folds the one is kept aside that is the least short of any tag's positives.
+    """
+    fold_of = split_folds(corpus.works, HELD_OUT, seed)
+    positives = np.array([(corpus.labels[fold_of == f] == 1).sum(axis=0) for f in range(HELD_OUT)])
+    shares = positives / np.maximum(positives.sum(axis=0), 1)
+    inside = fold_of != np.argmax(shares.min(axis=1))
     labelled = (corpus.labels != UNKNOWN).any(axis=1)
     return (
         corpus.select(np.flatnonzero(inside & labelled)),
