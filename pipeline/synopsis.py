@@ -9,6 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 MIN_WORDS = 6
 """Fewer words than this say too little to suggest anything from."""
@@ -120,7 +124,12 @@ _STEPS = (
         lambda match: "",
         lambda text: "source" in text[-100:].casefold(),
     ),
-    _Step(re.compile(r"[^\S ]\s*| \s+|\A\s+|\s+\Z"), _space, lambda text: True),
+    # No white space but ' ' is printable.
+    _Step(
+        re.compile(r"[^\S ]\s*| \s+|\A\s+|\s+\Z"),
+        _space,
+        lambda text: "  " in text or text[:1] == " " or text[-1:] == " " or not text.isprintable(),
+    ),
 )
 _MAX_PASSES = 12
 
@@ -293,27 +302,43 @@ _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _ENGLISH_SHARE = 0.2
 
 
+class Counts(NamedTuple):
+    """How many words, function words, letters and Latin letters a lower-case text has."""
+
+    words: int
+    function_words: int
+    letters: int
+    latin: int
+
+
+def count(lowered: str) -> Counts:
+    """Count the words of a lower-case text; those of its parts, cut between words, add up."""
+    words = _WORD.findall(lowered)
+    letters = "".join(words)
+    latin = len(letters) if letters.isascii() else sum(c < "\u0250" for c in letters)
+    return Counts(len(words), sum(map(_FUNCTION_WORDS.__contains__, words)), len(letters), latin)
+
+
 def status(cleaned: str) -> Status:
     """Whether a cleaned synopsis can be read: not empty, in English, and long enough."""
-    if not cleaned:
+    counts = count(cleaned.lower())
+    if not counts.words:
         return Status.EMPTY
-    words = _WORD.findall(cleaned.lower())
-    if not words:
-        return Status.EMPTY
-    if _foreign_script(words):
+    if counts.latin * 2 < counts.letters:
         return Status.NOT_ENGLISH
-    if len(words) < MIN_WORDS:
+    if counts.words < MIN_WORDS:
         return Status.TOO_SHORT
-    share = sum(word in _FUNCTION_WORDS for word in words) / len(words)
+    share = counts.function_words / counts.words
     if share >= _ENGLISH_SHARE or _identified_as_english(cleaned):
         return Status.OK
     return Status.NOT_ENGLISH
 
 
-def _foreign_script(words: list[str]) -> bool:
-    letters = "".join(words)
-    latin = sum(character < "\u0250" for character in letters)
-    return latin * 2 < len(letters)
+def clearly_english(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """(n,) whether the counts alone, (n, 4) as in `Counts`, make a text `Status.OK`."""
+    words, function_words, letters, latin = counts.T
+    share = function_words / np.maximum(words, 1)
+    return (words >= MIN_WORDS) & (latin * 2 >= letters) & (share >= _ENGLISH_SHARE)
 
 
 def _identified_as_english(cleaned: str) -> bool:

@@ -1,0 +1,359 @@
+"""A batch: many documents at once, their words as numbers in arrays.
+
+What a feature is, `features.py` says; this module finds the same ones without a loop over words.
+All words of a batch are one stream. A word form is stemmed once and known by a number from then
+on, and so is a pair of them. Documents with letters whose lower case depends on their neighbours
+are left to `features.analyze`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.features import NEGATED, REACH, TURNS, analyze, negates, stem
+from pipeline.synopsis import Counts, Status, clearly_english, count, status
+
+IntArray = npt.NDArray[np.int64]
+
+# No byte of UTF-8 is one of these.
+_PARTING, _ODD = b"\xfe", b"\xff"
+_NEUTRAL, _LETTER, _JOINER, _MARK, _STRANGE = range(5)
+"""Kinds of bytes. A joiner between two letters is part of their word, as in `features`."""
+_HIGH = re.compile(rb"[\x80-\xf4]+")
+_MAX_FORMS = 200_000
+_MAX_BYTES = 1 << 24
+_EMPTY = -1
+
+
+def _kind(byte: int) -> int:
+    if byte == _ODD[0]:
+        return _STRANGE
+    if byte == _PARTING[0]:
+        return _NEUTRAL
+    if byte >= 0x80 or chr(byte).isalnum():
+        return _LETTER
+    return _JOINER if chr(byte) in "'*" else _MARK if chr(byte) in ".,;:!?" else _NEUTRAL
+
+
+_KINDS = bytes(map(_kind, range(256)))
+
+
+@lru_cache(maxsize=20_000)
+def _fold_run(run: bytes) -> bytes:
+    """Characters outside ASCII: letters and digits in lower case, others as spaces.
+
+    `_ODD` where the lower case of one is more than a letter, or depends on its neighbours.
+    """
+    folded = []
+    for character in run.decode("utf-8", "surrogatepass"):
+        lower = character.lower() if character.isalnum() else " "
+        if character == "Σ" or len(lower) > 1 or (lower != " " and not lower.isalnum()):
+            return _ODD
+        folded.append(lower)
+    return "".join(folded).encode()
+
+
+def _fold(text: str) -> bytes:
+    if text.isascii():
+        return text.encode()
+    return _HIGH.sub(lambda match: _fold_run(match[0]), text.encode("utf-8", "surrogatepass"))
+
+
+class _Numbers(dict[bytes, int]):
+    """Word forms numbered in the order in which they are first asked for."""
+
+    def __missing__(self, form: bytes) -> int:
+        number = self[form] = len(self)
+        return number
+
+
+class Forms:
+    """The word forms met so far, each with what no neighbour can change: a table that grows.
+
+    Attributes:
+        stems: the stem of each form.
+        counts: (forms, 4) what it adds to the `Counts` of a text.
+        negates: (forms,) whether it denies the words after it.
+        turns: (forms,) whether it ends what a negator denies.
+    """
+
+    def __init__(self) -> None:
+        self.stems: list[str] = []
+        self.counts: IntArray = np.zeros((0, len(Counts._fields)), np.int64)
+        self.negates = self.turns = np.zeros(0, bool)
+        self._numbers = _Numbers()
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether so many forms are known that a fresh table should be begun."""
+        return len(self.stems) > _MAX_FORMS or self._bytes > _MAX_BYTES
+
+    def numbers(self, forms: list[bytes]) -> npt.NDArray[np.int32]:
+        """The number of each of some different forms; unknown ones are learnt."""
+        known = len(self.stems)
+        found = np.fromiter(map(self._numbers.__getitem__, forms), np.int32, len(forms))
+        self._learn([forms[place].decode() for place in np.flatnonzero(found >= known)])
+        return found
+
+    def _learn(self, forms: list[str]) -> None:
+        if not forms:
+            return
+        self.stems += stem(forms)
+        self.counts = np.concatenate([self.counts, [count(form) for form in forms]])
+        self.negates = np.append(self.negates, [negates(form) for form in forms])
+        self.turns = np.append(self.turns, [form in TURNS for form in forms])
+        self._bytes += sum(map(len, forms))
+
+
+_forms = Forms()
+
+
+def _known_forms() -> Forms:
+    """The table that batches share; a fresh one when it has grown too large."""
+    global _forms  # noqa: PLW0603 (a cache)
+    if _forms.full:
+        _forms = Forms()
+    return _forms
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of a batch in the order of the text.
+
+    Attributes:
+        forms: the table that numbers them.
+        form: (words,) number of each word.
+        field: (words,) which field it is in: twice the row, and one more in a synopsis.
+        place: (words,) where it begins in the batch.
+        marks: (marks,) where punctuation marks stand in the batch, rising.
+        odd: rows that only `features.analyze` can read; they have words here all the same.
+    """
+
+    forms: Forms
+    form: npt.NDArray[np.int32]
+    field: IntArray
+    place: IntArray
+    marks: IntArray
+    odd: frozenset[int]
+
+    @classmethod
+    def of(cls, fields: Sequence[str]) -> Words:
+        """Read fields: the title and the synopsis of each row in turn."""
+        folded = [_fold(text) for text in fields]
+        ends = np.cumsum(np.fromiter((len(text) + 1 for text in folded), np.int64, len(folded)))
+        data = b"".join([_PARTING, _PARTING.join(folded), _PARTING])
+        kinds = np.frombuffer(data.translate(_KINDS), np.uint8)
+        inside = kinds == _LETTER
+        joiners = np.flatnonzero(kinds == _JOINER)
+        inside[joiners[inside[joiners - 1] & inside[joiners + 1]]] = True
+        edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+        starts, stops = edges[0::2], edges[1::2]
+        forms = _known_forms()
+        first = np.searchsorted(starts, ends)
+        strange = np.flatnonzero(kinds == _STRANGE)
+        return cls(
+            forms=forms,
+            form=_numbered(np.frombuffer(data.lower(), np.uint8)[inside], stops - starts, forms),
+            field=np.repeat(np.arange(len(fields)), np.diff(first, prepend=0)),
+            place=starts,
+            marks=np.flatnonzero(kinds == _MARK),
+            odd=frozenset((np.searchsorted(ends, strange) // 2).tolist()),
+        )
+
+    @cached_property
+    def denied(self) -> IntArray:
+        """The words that a negator denies, as `features` defines it."""
+        negators = np.flatnonzero(self.forms.negates[self.form])
+        ended = np.zeros(len(negators), bool)
+        marks = np.searchsorted(self.marks, self.place[negators])
+        reached = []
+        for step in range(1, REACH + 1):
+            word = np.minimum(negators + step, len(self.form) - 1)
+            ended |= (
+                (negators + step > word)
+                | (self.field[word] != self.field[negators])
+                | (np.searchsorted(self.marks, self.place[word]) != marks)
+                | self.forms.turns[self.form[word]]
+            )
+            reached.append(word[~ended])
+        return np.concatenate(reached)
+
+
+def _numbered(
+    letters: npt.NDArray[np.uint8], lengths: IntArray, forms: Forms
+) -> npt.NDArray[np.int32]:
+    """The numbers of words, given their letters without gaps and the length of each."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(letters)]
+    words = pa.Array.from_buffers(pa.large_binary(), len(lengths), buffers).dictionary_encode()
+    numbers = forms.numbers(words.dictionary.to_pylist())
+    return numbers[words.indices.to_numpy()]
+
+
+@dataclass(frozen=True)
+class Batch(Sequence[str]):
+    """Cleaned documents, a sequence of them as strings, that keeps their words once read.
+
+    `titles` and `synopses` are cleaned texts.
+    """
+
+    titles: Sequence[str]
+    synopses: Sequence[str]
+
+    @classmethod
+    def of(cls, documents: Sequence[str]) -> Batch:
+        """A batch of documents (title, newline, synopsis); itself if they are one already."""
+        if isinstance(documents, Batch):
+            return documents
+        parts = [document.partition("\n") for document in documents]
+        return cls([part[0] for part in parts], [part[2] for part in parts])
+
+    def __len__(self) -> int:
+        return len(self.titles)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        if isinstance(row, slice):
+            return [self[place] for place in range(*row.indices(len(self)))]
+        return f"{self.titles[row]}\n{self.synopses[row]}"
+
+    @cached_property
+    def words(self) -> Words:
+        """The words of all documents."""
+        return Words.of([text for row in zip(self.titles, self.synopses, strict=True) for text in row])
+
+    def statuses(self) -> list[Status]:
+        """The status of each synopsis, as `synopsis.status` gives it."""
+        words = self.words
+        counts = np.zeros((len(self), len(Counts._fields)), np.int64)
+        inside = np.flatnonzero(words.field % 2)
+        row = words.field[inside] // 2
+        for kind, column in enumerate(words.forms.counts.T):
+            counts[:, kind] = np.bincount(row, column[words.form[inside]], len(self))
+        clear = clearly_english(counts).tolist()
+        return [
+            Status.OK if sure and row not in words.odd else status(self.synopses[row])
+            for row, sure in enumerate(clear)
+        ]
+
+
+class FeatureTable:
+    """Where the words and pairs of a vocabulary have their columns, by number.
+
+    An atom is a stem, denied or not, that is a word of the vocabulary or half of one of its
+    pairs. A pair is looked up by the numbers of its halves in a table with open addressing
+    (Knuth 1998, "The Art of Computer Programming", vol. 3, section 6.4).
+    """
+
+    def __init__(self, columns: Mapping[str, int]) -> None:
+        self._columns = columns
+        self._atoms: dict[str, int] = {}
+        words, pairs = [], []
+        for name, column in columns.items():
+            first, space, second = name.partition(" ")
+            if space:
+                pairs.append((self._atom(first), self._atom(second), column))
+            else:
+                words.append((self._atom(name), column))
+        # The last atom stands for every stem that is none.
+        self._none = len(self._atoms)
+        self._word_column = np.full(self._none + 1, _EMPTY, np.int64)
+        if words:
+            atom, column_of = np.array(words, np.int64).T
+            self._word_column[atom] = column_of
+        self._store(np.array(pairs, np.int64).reshape(-1, 3))
+        self._forms: Forms | None = None
+        self._atom_of_form = np.zeros((0, 2), np.int64)
+
+    def rows(self, batch: Batch) -> tuple[IntArray, IntArray]:
+        """Rows of a sparse matrix of the batch's known features.
+
+        Returns:
+            (rows + 1,) where each row begins, and the columns of its features, rising, each once.
+        """
+        words, width = batch.words, max(len(self._columns), 1)
+        atom = self._atoms_of(words)
+        row = words.field // 2
+        paired = np.flatnonzero(
+            (words.field[1:] == words.field[:-1])
+            & (atom[1:] != self._none)
+            & (atom[:-1] != self._none)
+        )
+        found = np.concatenate([self._word_column[atom], self._pair_columns(atom, paired)])
+        keys = np.concatenate([row, row[paired]]) * width + found
+        keys = keys[found != _EMPTY]
+        if words.odd:
+            keys = np.concatenate([keys[~np.isin(keys // width, list(words.odd))], *self._read_odd(batch, width)])
+        keys.sort()
+        keys = keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
+        starts = np.searchsorted(keys, np.arange(len(batch) + 1) * width)
+        return starts, keys - np.repeat(np.arange(len(batch)), np.diff(starts)) * width
+
+    def _read_odd(self, batch: Batch, width: int) -> Iterable[IntArray]:
+        for row in batch.words.odd:
+            known = map(self._columns.get, analyze(batch[row]))
+            yield row * width + np.array([c for c in known if c is not None], np.int64)
+
+    def _atom(self, name: str) -> int:
+        return self._atoms.setdefault(name, len(self._atoms))
+
+    def _atoms_of(self, words: Words) -> IntArray:
+        """(words,) atom of each word, denied ones as such."""
+        if self._forms is not words.forms:
+            self._forms, self._atom_of_form = words.forms, np.zeros((0, 2), np.int64)
+        new = words.forms.stems[len(self._atom_of_form) :]
+        if new:
+            get, none = self._atoms.get, self._none
+            learnt = [(get(name, none), get(NEGATED + name, none)) for name in new]
+            self._atom_of_form = np.concatenate([self._atom_of_form, learnt])
+        atom = self._atom_of_form[words.form, 0]
+        atom[words.denied] = self._atom_of_form[words.form[words.denied], 1]
+        return atom
+
+    def _store(self, pairs: IntArray) -> None:
+        """Lay (pairs, 3) first atoms, second atoms and columns into slots."""
+        size = 1 << max(4, (4 * len(pairs)).bit_length())
+        self._shift = np.uint64(64 - size.bit_length() + 1)
+        self._slot_key = np.full(size, _EMPTY, np.int64)
+        self._slot_column = np.full(size, _EMPTY, np.int64)
+        keys, columns = pairs[:, 0] * self._none + pairs[:, 1], pairs[:, 2]
+        slots = self._slots(keys)
+        while len(keys):
+            free = self._slot_key[slots] == _EMPTY
+            first = np.flatnonzero(free)[np.unique(slots[free], return_index=True)[1]]
+            self._slot_key[slots[first]] = keys[first]
+            self._slot_column[slots[first]] = columns[first]
+            keys, columns, slots = (np.delete(array, first) for array in (keys, columns, slots))
+            slots = (slots + 1) % size
+
+    def _pair_columns(self, atom: IntArray, paired: IntArray) -> IntArray:
+        """The column of each pair of neighbours, given where its first word is."""
+        keys = atom[paired] * self._none + atom[paired + 1]
+        slots = self._slots(keys)
+        held = self._slot_key[slots]
+        columns = np.where(held == keys, self._slot_column[slots], _EMPTY)
+        open_ = np.flatnonzero((held != keys) & (held != _EMPTY))
+        while len(open_):
+            slots[open_] = (slots[open_] + 1) % len(self._slot_key)
+            held = self._slot_key[slots[open_]]
+            hit = held == keys[open_]
+            columns[open_[hit]] = self._slot_column[slots[open_[hit]]]
+            open_ = open_[~hit & (held != _EMPTY)]
+        return columns
+
+    def _slots(self, keys: IntArray) -> IntArray:
+        mixed = keys.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        return (mixed >> self._shift).astype(np.int64)
