@@ -9,10 +9,10 @@ are left to `features.analyze`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,11 @@ IntArray = npt.NDArray[np.int64]
 _PARTING, _ODD = b"\xfe", b"\xff"
 _NEUTRAL, _LETTER, _JOINER, _MARK, _STRANGE = range(5)
 """Kinds of bytes. A joiner between two letters is part of their word, as in `features`."""
-_HIGH = re.compile(rb"[\x80-\xf4]+")
+_FOREIGN = re.compile(r"[^\x00-\x7f]")
 _MAX_FORMS = 200_000
 _MAX_BYTES = 1 << 24
 _EMPTY = -1
+_SLOT_BITS = 9
 
 
 def _kind(byte: int) -> int:
@@ -46,25 +47,24 @@ def _kind(byte: int) -> int:
 _KINDS = bytes(map(_kind, range(256)))
 
 
-@lru_cache(maxsize=20_000)
-def _fold_run(run: bytes) -> bytes:
-    """Characters outside ASCII: letters and digits in lower case, others as spaces.
+def _folded(text: str) -> bytes:
+    """A text in which every byte outside ASCII is part of a letter or digit in lower case.
 
-    `_ODD` where the lower case of one is more than a letter, or depends on its neighbours.
+    Other characters outside ASCII are spaces. `_ODD` stands for one whose lower case is more
+    than a letter, or depends on its neighbours.
     """
-    folded = []
-    for character in run.decode("utf-8", "surrogatepass"):
-        lower = character.lower() if character.isalnum() else " "
-        if character == "Σ" or len(lower) > 1 or (lower != " " and not lower.isalnum()):
-            return _ODD
-        folded.append(lower)
-    return "".join(folded).encode()
-
-
-def _fold(text: str) -> bytes:
     if text.isascii():
         return text.encode()
-    return _HIGH.sub(lambda match: _fold_run(match[0]), text.encode("utf-8", "surrogatepass"))
+    return _FOREIGN.sub(lambda match: _fold(match[0]), text).encode("utf-8", "surrogateescape")
+
+
+@lru_cache(maxsize=20_000)
+def _fold(character: str) -> str:
+    if not character.isalnum():
+        return " "
+    lower = character.lower()
+    simple = len(lower) == 1 and lower.isalnum() and character != "Σ"
+    return lower if simple else _ODD.decode("utf-8", "surrogateescape")
 
 
 class _Numbers(dict[bytes, int]):
@@ -80,14 +80,14 @@ class Forms:
 
     Attributes:
         stems: the stem of each form.
-        counts: (forms, 4) what it adds to the `Counts` of a text.
+        counts: (3, forms) what it adds to the `Counts` of a text.
         negates: (forms,) whether it denies the words after it.
         turns: (forms,) whether it ends what a negator denies.
     """
 
     def __init__(self) -> None:
         self.stems: list[str] = []
-        self.counts: IntArray = np.zeros((0, len(Counts._fields)), np.int64)
+        self.counts = np.zeros((len(Counts._fields), 0))
         self.negates = self.turns = np.zeros(0, bool)
         self._numbers = _Numbers()
         self._bytes = 0
@@ -108,7 +108,8 @@ class Forms:
         if not forms:
             return
         self.stems += stem(forms)
-        self.counts = np.concatenate([self.counts, [count(form) for form in forms]])
+        counts = np.array([count(form) for form in forms], np.float64).T
+        self.counts = np.concatenate([self.counts, counts], axis=1)
         self.negates = np.append(self.negates, [negates(form) for form in forms])
         self.turns = np.append(self.turns, [form in TURNS for form in forms])
         self._bytes += sum(map(len, forms))
@@ -148,8 +149,8 @@ class Words:
     @classmethod
     def of(cls, fields: Sequence[str]) -> Words:
         """Read fields: the title and the synopsis of each row in turn."""
-        folded = [_fold(text) for text in fields]
-        ends = np.cumsum(np.fromiter((len(text) + 1 for text in folded), np.int64, len(folded)))
+        folded = list(map(_folded, fields))
+        ends = np.cumsum(np.fromiter(map(len, folded), np.int64, len(folded)) + 1)
         data = b"".join([_PARTING, _PARTING.join(folded), _PARTING])
         kinds = np.frombuffer(data.translate(_KINDS), np.uint8)
         inside = kinds == _LETTER
@@ -167,6 +168,19 @@ class Words:
             place=starts,
             marks=np.flatnonzero(kinds == _MARK),
             odd=frozenset((np.searchsorted(ends, strange) // 2).tolist()),
+        )
+
+    def select(self, rows: IntArray, count: int) -> Words:
+        """The words of some rows, rising, of a batch of `count`."""
+        position = np.full(count, -1)
+        position[rows] = np.arange(len(rows))
+        kept = position[self.field >> 1] >= 0
+        return replace(
+            self,
+            form=self.form[kept],
+            field=2 * position[self.field[kept] >> 1] + (self.field[kept] & 1),
+            place=self.place[kept],
+            odd=frozenset(position[sorted(self.odd)].tolist()) - {-1},
         )
 
     @cached_property
@@ -204,11 +218,12 @@ def _numbered(
 class Batch(Sequence[str]):
     """Cleaned documents, a sequence of them as strings, that keeps their words once read.
 
-    `titles` and `synopses` are cleaned texts.
+    `titles` and `synopses` are cleaned texts, `read` their words where they are known.
     """
 
     titles: Sequence[str]
     synopses: Sequence[str]
+    read: Words | None = None
 
     @classmethod
     def of(cls, documents: Sequence[str]) -> Batch:
@@ -233,17 +248,25 @@ class Batch(Sequence[str]):
     @cached_property
     def words(self) -> Words:
         """The words of all documents."""
+        if self.read:
+            return self.read
         return Words.of([text for row in zip(self.titles, self.synopses, strict=True) for text in row])
+
+    def select(self, rows: IntArray) -> Batch:
+        """The documents of some rows, rising; their words need not be read again."""
+        if len(rows) == len(self):
+            return self
+        titles, synopses = ([texts[row] for row in rows] for texts in (self.titles, self.synopses))
+        return Batch(titles, synopses, self.words.select(rows, len(self)))
 
     def statuses(self) -> list[Status]:
         """The status of each synopsis, as `synopsis.status` gives it."""
         words = self.words
-        counts = np.zeros((len(self), len(Counts._fields)), np.int64)
-        inside = np.flatnonzero(words.field % 2)
-        row = words.field[inside] // 2
-        for kind, column in enumerate(words.forms.counts.T):
-            counts[:, kind] = np.bincount(row, column[words.form[inside]], len(self))
-        clear = clearly_english(counts).tolist()
+        counts = [
+            np.bincount(words.field, column[words.form], 2 * len(self))[1::2]
+            for column in words.forms.counts
+        ]
+        clear = clearly_english(np.array(counts)).tolist()
         return [
             Status.OK if sure and row not in words.odd else status(self.synopses[row])
             for row, sure in enumerate(clear)
@@ -270,55 +293,65 @@ class FeatureTable:
                 words.append((self._atom(name), column))
         # The last atom stands for every stem that is none.
         self._none = len(self._atoms)
-        self._word_column = np.full(self._none + 1, _EMPTY, np.int64)
+        self._word_column = np.full(self._none + 1, _EMPTY, np.int32)
         if words:
             atom, column_of = np.array(words, np.int64).T
             self._word_column[atom] = column_of
         self._store(np.array(pairs, np.int64).reshape(-1, 3))
         self._forms: Forms | None = None
-        self._atom_of_form = np.zeros((0, 2), np.int64)
+        self._atom_of_form = np.zeros((0, 2), np.int32)
 
     def rows(self, batch: Batch) -> tuple[IntArray, IntArray]:
-        """Rows of a sparse matrix of the batch's known features.
+        """The batch's known features, as the index arrays of a sparse matrix of its documents.
 
         Returns:
-            (rows + 1,) where each row begins, and the columns of its features, rising, each once.
+            (rows + 1,) where each row begins, and (features,) the columns in it, each once.
         """
-        words, width = batch.words, max(len(self._columns), 1)
+        words = batch.words
         atom = self._atoms_of(words)
-        row = words.field // 2
-        paired = np.flatnonzero(
-            (words.field[1:] == words.field[:-1])
-            & (atom[1:] != self._none)
-            & (atom[:-1] != self._none)
-        )
-        found = np.concatenate([self._word_column[atom], self._pair_columns(atom, paired)])
-        keys = np.concatenate([row, row[paired]]) * width + found
-        keys = keys[found != _EMPTY]
+        same_field = words.field[1:] == words.field[:-1]
+        known = atom != self._none
+        paired = np.flatnonzero(same_field & known[1:] & known[:-1])
+        # A word and the pair that it begins are side by side, so the rows are in order.
+        found = np.full((len(atom), 2), _EMPTY, np.int32)
+        found[:, 0] = self._word_column[atom]
+        found[paired, 1] = self._pair_columns(atom, paired)
+        place = np.flatnonzero(found.ravel() != _EMPTY)
+        row, column = (words.field >> 1)[place >> 1], found.ravel()[place]
         if words.odd:
-            keys = np.concatenate([keys[~np.isin(keys // width, list(words.odd))], *self._read_odd(batch, width)])
-        keys.sort()
-        keys = keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
-        starts = np.searchsorted(keys, np.arange(len(batch) + 1) * width)
-        return starts, keys - np.repeat(np.arange(len(batch)), np.diff(starts)) * width
+            row, column = self._with_odd(batch, row, column)
+        kept = _first_of_each(row, column, len(batch))
+        starts = np.searchsorted(row[kept], np.arange(len(batch) + 1))
+        return starts, column[kept]
 
-    def _read_odd(self, batch: Batch, width: int) -> Iterable[IntArray]:
-        for row in batch.words.odd:
-            known = map(self._columns.get, analyze(batch[row]))
-            yield row * width + np.array([c for c in known if c is not None], np.int64)
+    def _with_odd(
+        self, batch: Batch, row: IntArray, column: npt.NDArray[np.int32]
+    ) -> tuple[IntArray, npt.NDArray[np.int32]]:
+        """(features,) rows and columns with those of odd rows as `features.analyze` has them."""
+        odd = sorted(batch.words.odd)
+        others = ~np.isin(row, odd)
+        rows, columns = [row[others]], [column[others]]
+        for place in odd:
+            read = [c for c in map(self._columns.get, analyze(batch[place])) if c is not None]
+            rows.append(np.full(len(read), place))
+            columns.append(np.array(read, np.int32))
+        row, column = np.concatenate(rows), np.concatenate(columns)
+        order = np.argsort(row, kind="stable")
+        return row[order], column[order]
 
     def _atom(self, name: str) -> int:
         return self._atoms.setdefault(name, len(self._atoms))
 
-    def _atoms_of(self, words: Words) -> IntArray:
+    def _atoms_of(self, words: Words) -> npt.NDArray[np.int32]:
         """(words,) atom of each word, denied ones as such."""
         if self._forms is not words.forms:
-            self._forms, self._atom_of_form = words.forms, np.zeros((0, 2), np.int64)
+            self._forms, self._atom_of_form = words.forms, np.zeros((0, 2), np.int32)
         new = words.forms.stems[len(self._atom_of_form) :]
         if new:
             get, none = self._atoms.get, self._none
             learnt = [(get(name, none), get(NEGATED + name, none)) for name in new]
-            self._atom_of_form = np.concatenate([self._atom_of_form, learnt])
+            learnt_too = np.array(learnt, np.int32)
+            self._atom_of_form = np.concatenate([self._atom_of_form, learnt_too])
         atom = self._atom_of_form[words.form, 0]
         atom[words.denied] = self._atom_of_form[words.form[words.denied], 1]
         return atom
@@ -328,7 +361,7 @@ class FeatureTable:
         size = 1 << max(4, (4 * len(pairs)).bit_length())
         self._shift = np.uint64(64 - size.bit_length() + 1)
         self._slot_key = np.full(size, _EMPTY, np.int64)
-        self._slot_column = np.full(size, _EMPTY, np.int64)
+        self._slot_column = np.full(size, _EMPTY, np.int32)
         keys, columns = pairs[:, 0] * self._none + pairs[:, 1], pairs[:, 2]
         slots = self._slots(keys)
         while len(keys):
@@ -339,9 +372,11 @@ class FeatureTable:
             keys, columns, slots = (np.delete(array, first) for array in (keys, columns, slots))
             slots = (slots + 1) % size
 
-    def _pair_columns(self, atom: IntArray, paired: IntArray) -> IntArray:
+    def _pair_columns(
+        self, atom: npt.NDArray[np.int32], paired: IntArray
+    ) -> npt.NDArray[np.int32]:
         """The column of each pair of neighbours, given where its first word is."""
-        keys = atom[paired] * self._none + atom[paired + 1]
+        keys = atom[paired].astype(np.int64) * self._none + atom[paired + 1]
         slots = self._slots(keys)
         held = self._slot_key[slots]
         columns = np.where(held == keys, self._slot_column[slots], _EMPTY)
@@ -355,5 +390,25 @@ class FeatureTable:
         return columns
 
     def _slots(self, keys: IntArray) -> IntArray:
-        mixed = keys.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        # Fibonacci hashing: the upper bits of the product differ where keys do.
+        mixed = keys.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         return (mixed >> self._shift).astype(np.int64)
+
+
+def _first_of_each(row: IntArray, column: npt.NDArray[np.int32], rows: int) -> IntArray:
+    """Rising places with every different (row, column) once; quicker than sorting them all.
+
+    Each row has a few hundred slots. Of the places that share one, the last writes itself down,
+    and those of the same column give way to it. What is left is sorted.
+    """
+    slots = row << _SLOT_BITS
+    slots += (column.view(np.uint32) * np.uint32(0x9E3779B9)) >> np.uint32(32 - _SLOT_BITS)
+    holder = np.empty(rows << _SLOT_BITS, np.int32)
+    places = np.arange(len(row), dtype=np.int32)
+    holder[slots] = places
+    held = holder[slots]
+    kept = held == places
+    lost = np.flatnonzero(~kept)
+    other = lost[(column[held[lost]] != column[lost])]
+    kept[other[np.unique(row[other] << 32 | column[other], return_index=True)[1]]] = True
+    return np.flatnonzero(kept)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -148,6 +148,81 @@ def clean(text: str) -> str:
         if text == before:
             break
     return text
+
+
+# No byte of UTF-8 is this one.
+_PARTING = b"\xfe"
+_PLAIN, _CAUSE, _SPACE, _EDGE = range(4)
+
+
+def _kind(byte: int) -> int:
+    if byte == _PARTING[0]:
+        return _EDGE
+    if byte == 0x20:
+        return _SPACE
+    return _CAUSE if byte < 0x20 or byte >= 0x7F or chr(byte) in "&<[(" else _PLAIN
+
+
+_KINDS = bytes(map(_kind, range(256)))
+
+
+def clean_all(texts: Sequence[str]) -> list[str]:
+    """`clean` of each text; those without a cause to clean are told from the rest all at once."""
+    raw = [text.encode("utf-8", "surrogatepass") for text in texts]
+    data = b"".join([_PARTING, _PARTING.join(raw), _PARTING])
+    kinds = np.frombuffer(data.translate(_KINDS), np.uint8)
+    space, wide = kinds == _SPACE, kinds >= _SPACE
+    causes = [
+        np.flatnonzero(kinds == _CAUSE),
+        np.flatnonzero(space[:-1] & wide[1:]),
+        np.flatnonzero(wide[:-1] & space[1:]) + 1,
+    ]
+    sourced = [match.start() for match in re.finditer(b"source", data.lower())]
+    ends = np.cumsum(np.fromiter(map(len, raw), np.int64, len(raw)) + 1)
+    rows = np.searchsorted(ends, np.concatenate([*causes, np.array(sourced, np.int64)]))
+    cleaned = list(texts)
+    for row in np.unique(rows).tolist():
+        quick = _clean_characters(texts[row])
+        cleaned[row] = clean(texts[row]) if quick is None else quick
+    return cleaned
+
+
+_SOURCE_NOTE = _STEPS[6].pattern
+_FOREIGN = re.compile(r"[^\x00-\x7f]")
+_REFUSED = "&"
+
+
+def _clean_characters(text: str) -> str | None:
+    """`clean(text)` where single characters and white space are all that there is to mend."""
+    plain = text if text.isascii() else _FOREIGN.sub(lambda match: _settled(match[0]), text)
+    spaced = plain
+    if "  " in plain or plain[:1] == " " or plain[-1:] == " " or not plain.isprintable():
+        spaced = " ".join(plain.split())
+        if not spaced.isprintable():
+            return None
+    if "&" in spaced or "<" in spaced or "[" in spaced:
+        return None
+    if "(" in spaced and (spaced is not plain or _has_source_note(spaced)):
+        return None
+    return None if "source" in spaced[-100:].casefold() else spaced
+
+
+@lru_cache(maxsize=20_000)
+def _settled(character: str) -> str:
+    """What `clean` leaves of a character without regard to its neighbours, or `_REFUSED`.
+
+    A combining mark, and a character that becomes one, is refused.
+    """
+    plain = _plain(character)
+    stable = all(_plain(c) == c and not "\u0300" <= c <= "\u036f" for c in plain)
+    return plain if stable and not "\u0300" <= character <= "\u036f" else _REFUSED
+
+
+def _has_source_note(text: str) -> bool:
+    place = text.find("(")
+    while place >= 0 and not _SOURCE_NOTE.match(text, place):
+        place = text.find("(", place + 1)
+    return place >= 0
 
 
 def clean_with_offsets(text: str) -> CleanText:
@@ -303,20 +378,20 @@ _ENGLISH_SHARE = 0.2
 
 
 class Counts(NamedTuple):
-    """How many words, function words, letters and Latin letters a lower-case text has."""
+    """Words and function words of a lower-case text, and its Latin letters less the others."""
 
     words: int
     function_words: int
-    letters: int
-    latin: int
+    latin_surplus: int
 
 
 def count(lowered: str) -> Counts:
-    """Count the words of a lower-case text; those of its parts, cut between words, add up."""
+    """Count the words of a lower-case text; the counts of its parts, cut between words, add up."""
     words = _WORD.findall(lowered)
     letters = "".join(words)
     latin = len(letters) if letters.isascii() else sum(c < "\u0250" for c in letters)
-    return Counts(len(words), sum(map(_FUNCTION_WORDS.__contains__, words)), len(letters), latin)
+    function_words = sum(map(_FUNCTION_WORDS.__contains__, words))
+    return Counts(len(words), function_words, 2 * latin - len(letters))
 
 
 def status(cleaned: str) -> Status:
@@ -324,7 +399,7 @@ def status(cleaned: str) -> Status:
     counts = count(cleaned.lower())
     if not counts.words:
         return Status.EMPTY
-    if counts.latin * 2 < counts.letters:
+    if counts.latin_surplus < 0:
         return Status.NOT_ENGLISH
     if counts.words < MIN_WORDS:
         return Status.TOO_SHORT
@@ -334,11 +409,11 @@ def status(cleaned: str) -> Status:
     return Status.NOT_ENGLISH
 
 
-def clearly_english(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """(n,) whether the counts alone, (n, 4) as in `Counts`, make a text `Status.OK`."""
-    words, function_words, letters, latin = counts.T
+def clearly_english(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """(n,) whether the counts alone, (3, n) as in `Counts`, make a text `Status.OK`."""
+    words, function_words, latin_surplus = counts
     share = function_words / np.maximum(words, 1)
-    return (words >= MIN_WORDS) & (latin * 2 >= letters) & (share >= _ENGLISH_SHARE)
+    return (words >= MIN_WORDS) & (latin_surplus >= 0) & (share >= _ENGLISH_SHARE)
 
 
 def _identified_as_english(cleaned: str) -> bool:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline import table
+from pipeline.batch import Batch
+from pipeline.decision import FloatArray
 from pipeline.errors import TableError
 from pipeline.model import AnyModel, Model
-from pipeline.synopsis import Status, clean, status
+from pipeline.synopsis import Status, clean_all
 from pipeline.table import Cells, Columns, Row
 
 CHUNK = 2000
@@ -47,26 +50,33 @@ class Tagger:
 
     def __call__(self, rows: list[Row]) -> Cells:
         """The added columns of a chunk of (title, synopsis) rows."""
-        cleaned = [(clean(title), clean(synopsis)) for title, synopsis in rows]
-        statuses = [status(synopsis) for _, synopsis in cleaned]
-        readable = [row for row, state in enumerate(statuses) if state is Status.OK]
-        probabilities = self.model.predict_proba(
-            [f"{t}\n{s}" for t, s in map(cleaned.__getitem__, readable)]
-        )
+        cleaned = clean_all([text for row in rows for text in row])
+        batch = Batch(cleaned[0::2], cleaned[1::2])
+        statuses = batch.statuses()
+        readable = np.flatnonzero([state is Status.OK for state in statuses])
+        probabilities = self.model.predict_proba(batch.select(readable))
         suggested = self.model.decide(probabilities, self.profile, self.threshold)
         cells: Cells = {name: [None] * len(rows) for name in self.names}
         cells["warnings"] = [""] * len(rows)
         cells["warning_status"] = [str(state) for state in statuses]
-        for place, row in enumerate(readable):
-            order = np.argsort(-probabilities[place], kind="stable")
-            chosen = [self.model.tags[tag] for tag in order if suggested[place, tag]]
-            cells["warnings"][row] = ";".join(chosen)
-            if self.scores:
-                for tag, score in zip(self.model.tags, probabilities[place], strict=True):
-                    cells[f"score_{tag}"][row] = round(float(score), 6)
+        for row, chosen in zip(readable.tolist(), self._ranked(probabilities, suggested), strict=True):
+            cells["warnings"][row] = chosen
+        if self.scores:
+            for tag, scores in zip(self.model.tags, probabilities.round(6).T.tolist(), strict=True):
+                column = cells[f"score_{tag}"]
+                for row, score in zip(readable.tolist(), scores, strict=True):
+                    column[row] = score
         if self.evidence:
             cells["warning_evidence"] = [self._phrases(*row) for row in rows]
         return cells
+
+    def _ranked(self, probabilities: FloatArray, suggested: npt.NDArray[np.bool_]) -> list[str]:
+        """The suggested tags of each row, joined, by falling probability."""
+        row, tag = np.nonzero(suggested)
+        order = np.lexsort((-probabilities[row, tag], row))
+        names = [self.model.tags[place] for place in tag[order].tolist()]
+        ends = np.cumsum(suggested.sum(axis=1)).tolist()
+        return [";".join(names[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
     def _phrases(self, title: str, synopsis: str) -> str:
         found = self.model.suggest(synopsis, title, profile=self.profile, threshold=self.threshold)
