@@ -16,12 +16,12 @@ from typing import overload
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pipeline.features import NEGATED, REACH, TURNS, analyze, negates, stem
 from pipeline.synopsis import Counts, Status, clearly_english, count, status
 
 IntArray = npt.NDArray[np.int64]
+KeyArray = npt.NDArray[np.uint64]
 
 # No byte of UTF-8 is one of these.
 _PARTING, _ODD = b"\xfe", b"\xff"
@@ -30,8 +30,11 @@ _NEUTRAL, _LETTER, _JOINER, _MARK, _STRANGE = range(5)
 _FOREIGN = re.compile(r"[^\x00-\x7f]")
 _MAX_FORMS = 200_000
 _MAX_BYTES = 1 << 24
-_EMPTY = -1
+_NONE = -1
 _SLOT_BITS = 9
+_SHORT = 16
+_FIRST_BYTES = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
+"""Masks of the first bytes of a word of 64 bits, by how many."""
 
 
 def _kind(byte: int) -> int:
@@ -67,12 +70,66 @@ def _fold(character: str) -> str:
     return lower if simple else _ODD.decode("utf-8", "surrogateescape")
 
 
-class _Numbers(dict[bytes, int]):
-    """Word forms numbered in the order in which they are first asked for."""
+class Pairs:
+    """Numbers of pairs of 64-bit keys: a hash table with open addressing in arrays.
 
-    def __missing__(self, form: bytes) -> int:
-        number = self[form] = len(self)
-        return number
+    See Knuth 1998, "The Art of Computer Programming", vol. 3, section 6.4.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._lay_out(1 << 12)
+
+    def _lay_out(self, size: int) -> None:
+        self._first, self._second = np.zeros(size, np.uint64), np.zeros(size, np.uint64)
+        self._number = np.full(size, _NONE, np.int32)
+        self._shift = np.uint64(64 - (size.bit_length() - 1))
+
+    def add(self, first: KeyArray, second: KeyArray, numbers: npt.NDArray[np.int32]) -> None:
+        """Number pairs that are all different and not in the table, from 0 on."""
+        self._count += len(first)
+        if 3 * self._count > len(self._number):
+            held = np.flatnonzero(self._number != _NONE)
+            first = np.concatenate([self._first[held], first])
+            second = np.concatenate([self._second[held], second])
+            numbers = np.concatenate([self._number[held], numbers])
+            self._lay_out(1 << (4 * self._count).bit_length())
+        slots = self._slots(first, second)
+        while len(slots):
+            free = np.flatnonzero(self._number[slots] == _NONE)
+            placed = free[np.unique(slots[free], return_index=True)[1]]
+            self._first[slots[placed]] = first[placed]
+            self._second[slots[placed]] = second[placed]
+            self._number[slots[placed]] = numbers[placed]
+            left = np.delete(np.arange(len(slots)), placed)
+            first, second, numbers = first[left], second[left], numbers[left]
+            slots = (slots[left] + 1) & (len(self._number) - 1)
+
+    def find(self, first: KeyArray, second: KeyArray) -> npt.NDArray[np.int32]:
+        """The number of each pair; `_NONE` where it has none."""
+        slots = self._slots(first, second)
+        numbers, searched = self._look(slots, first, second)
+        while len(searched):
+            slots[searched] = (slots[searched] + 1) & (len(self._number) - 1)
+            numbers[searched], on = self._look(slots[searched], first[searched], second[searched])
+            searched = searched[on]
+        return numbers
+
+    def _look(
+        self, slots: IntArray, first: KeyArray, second: KeyArray
+    ) -> tuple[npt.NDArray[np.int32], IntArray]:
+        """The numbers in the slots, and the places whose slot is taken by another pair."""
+        numbers = self._number[slots]
+        other = (self._first[slots] != first) | (self._second[slots] != second)
+        return numbers, np.flatnonzero(other & (numbers != _NONE))
+
+    def _slots(self, first: KeyArray, second: KeyArray) -> IntArray:
+        # Multiplication spreads a key over the upper bits; the shift brings them down again.
+        mixed = first * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(32)
+        mixed += second
+        mixed *= np.uint64(0xD6E8FEB86659FD93)
+        return (mixed >> self._shift).view(np.int64)
 
 
 class Forms:
@@ -89,7 +146,8 @@ class Forms:
         self.stems: list[str] = []
         self.counts = np.zeros((len(Counts._fields), 0))
         self.negates = self.turns = np.zeros(0, bool)
-        self._numbers = _Numbers()
+        self._short = Pairs()
+        self._long: dict[bytes, int] = {}
         self._bytes = 0
 
     @property
@@ -97,21 +155,46 @@ class Forms:
         """Whether so many forms are known that a fresh table should be begun."""
         return len(self.stems) > _MAX_FORMS or self._bytes > _MAX_BYTES
 
-    def numbers(self, forms: list[bytes]) -> npt.NDArray[np.int32]:
-        """The number of each of some different forms; unknown ones are learnt."""
-        known = len(self.stems)
-        found = np.fromiter(map(self._numbers.__getitem__, forms), np.int32, len(forms))
-        self._learn([forms[place].decode() for place in np.flatnonzero(found >= known)])
-        return found
+    def numbers(self, text: bytes, starts: IntArray, stops: IntArray) -> npt.NDArray[np.int32]:
+        """The number of each word of a text, given where it is; unknown forms are learnt.
 
-    def _learn(self, forms: list[str]) -> None:
-        if not forms:
-            return
-        self.stems += stem(forms)
-        counts = np.array([count(form) for form in forms], np.float64).T
+        A form of up to 16 bytes is known by them as two numbers. The text ends with 16 bytes that
+        are in no word.
+        """
+        lengths = stops - starts
+        eight = np.ndarray(len(text) - 7, "<u8", text, strides=(1,))
+        first = eight[starts] & _FIRST_BYTES[np.minimum(lengths, 8)]
+        second = eight[starts + 8] & _FIRST_BYTES[np.clip(lengths - 8, 0, 8)]
+        found = self._short.find(first, second)
+        long_ = np.flatnonzero(lengths > _SHORT)
+        words = [
+            text[a:b] for a, b in zip(starts[long_].tolist(), stops[long_].tolist(), strict=True)
+        ]
+        found[long_] = [self._long.get(word, _NONE) for word in words]
+        unknown = np.flatnonzero(found == _NONE)
+        if not len(unknown):
+            return found
+        self._learn(text, starts, stops, unknown)
+        return self.numbers(text, starts, stops)
+
+    def _learn(self, text: bytes, starts: IntArray, stops: IntArray, unknown: IntArray) -> None:
+        forms = dict.fromkeys(
+            text[a:b]
+            for a, b in zip(starts[unknown].tolist(), stops[unknown].tolist(), strict=True)
+        )
+        known = len(self.stems)
+        self._long |= {f: n for n, f in enumerate(forms, known) if len(f) > _SHORT}
+        short = [(f, n) for n, f in enumerate(forms, known) if len(f) <= _SHORT]
+        padded = b"".join(form.ljust(_SHORT, b"\0") for form, _ in short)
+        keys = np.frombuffer(padded, "<u8").reshape(-1, 2)
+        numbers = np.array([number for _, number in short], np.int32)
+        self._short.add(keys[:, 0], keys[:, 1], numbers)
+        words = [form.decode() for form in forms]
+        self.stems += stem(words)
+        counts = np.array([count(word) for word in words], np.float64).T
         self.counts = np.concatenate([self.counts, counts], axis=1)
-        self.negates = np.append(self.negates, [negates(form) for form in forms])
-        self.turns = np.append(self.turns, [form in TURNS for form in forms])
+        self.negates = np.append(self.negates, [negates(word) for word in words])
+        self.turns = np.append(self.turns, [word in TURNS for word in words])
         self._bytes += sum(map(len, forms))
 
 
@@ -151,7 +234,7 @@ class Words:
         """Read fields: the title and the synopsis of each row in turn."""
         folded = list(map(_folded, fields))
         ends = np.cumsum(np.fromiter(map(len, folded), np.int64, len(folded)) + 1)
-        data = b"".join([_PARTING, _PARTING.join(folded), _PARTING])
+        data = b"".join([_PARTING, _PARTING.join(folded), _PARTING * (1 + _SHORT)])
         kinds = np.frombuffer(data.translate(_KINDS), np.uint8)
         inside = kinds == _LETTER
         joiners = np.flatnonzero(kinds == _JOINER)
@@ -163,7 +246,7 @@ class Words:
         strange = np.flatnonzero(kinds == _STRANGE)
         return cls(
             forms=forms,
-            form=_numbered(np.frombuffer(data.lower(), np.uint8)[inside], stops - starts, forms),
+            form=forms.numbers(data.lower(), starts, stops),
             field=np.repeat(np.arange(len(fields)), np.diff(first, prepend=0)),
             place=starts,
             marks=np.flatnonzero(kinds == _MARK),
@@ -202,18 +285,6 @@ class Words:
         return np.concatenate(reached)
 
 
-def _numbered(
-    letters: npt.NDArray[np.uint8], lengths: IntArray, forms: Forms
-) -> npt.NDArray[np.int32]:
-    """The numbers of words, given their letters without gaps and the length of each."""
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(letters)]
-    words = pa.Array.from_buffers(pa.large_binary(), len(lengths), buffers).dictionary_encode()
-    numbers = forms.numbers(words.dictionary.to_pylist())
-    return numbers[words.indices.to_numpy()]
-
-
 @dataclass(frozen=True)
 class Batch(Sequence[str]):
     """Cleaned documents, a sequence of them as strings, that keeps their words once read.
@@ -250,7 +321,9 @@ class Batch(Sequence[str]):
         """The words of all documents."""
         if self.read:
             return self.read
-        return Words.of([text for row in zip(self.titles, self.synopses, strict=True) for text in row])
+        return Words.of(
+            [text for row in zip(self.titles, self.synopses, strict=True) for text in row]
+        )
 
     def select(self, rows: IntArray) -> Batch:
         """The documents of some rows, rising; their words need not be read again."""
@@ -277,31 +350,29 @@ class FeatureTable:
     """Where the words and pairs of a vocabulary have their columns, by number.
 
     An atom is a stem, denied or not, that is a word of the vocabulary or half of one of its
-    pairs. A pair is looked up by the numbers of its halves in a table with open addressing
-    (Knuth 1998, "The Art of Computer Programming", vol. 3, section 6.4).
+    pairs; the last number stands for every stem that is none.
     """
 
     def __init__(self, columns: Mapping[str, int]) -> None:
         self._columns = columns
-        self._atoms: dict[str, int] = {}
-        words, pairs = [], []
-        for name, column in columns.items():
-            first, space, second = name.partition(" ")
-            if space:
-                pairs.append((self._atom(first), self._atom(second), column))
-            else:
-                words.append((self._atom(name), column))
-        # The last atom stands for every stem that is none.
+        words = [name for name in columns if " " not in name]
+        halves = [name.split(" ") for name in columns if name.count(" ") == 1]
+        first, second = [pair[0] for pair in halves], [pair[1] for pair in halves]
+        self._atoms = {atom: n for n, atom in enumerate(dict.fromkeys([*words, *first, *second]))}
         self._none = len(self._atoms)
-        self._word_column = np.full(self._none + 1, _EMPTY, np.int32)
-        if words:
-            atom, column_of = np.array(words, np.int64).T
-            self._word_column[atom] = column_of
-        self._store(np.array(pairs, np.int64).reshape(-1, 3))
+        self._word_column = np.full(self._none + 1, _NONE, np.int32)
+        self._word_column[self._numbered(words)] = [columns[name] for name in words]
+        pairs = [column for name, column in columns.items() if name.count(" ") == 1]
+        self._pairs = Pairs()
+        keys = [self._numbered(half).astype(np.uint64) for half in (first, second)]
+        self._pairs.add(keys[0], keys[1], np.array(pairs, np.int32))
         self._forms: Forms | None = None
         self._atom_of_form = np.zeros((0, 2), np.int32)
 
-    def rows(self, batch: Batch) -> tuple[IntArray, IntArray]:
+    def _numbered(self, atoms: list[str]) -> npt.NDArray[np.int32]:
+        return np.fromiter(map(self._atoms.__getitem__, atoms), np.int32, len(atoms))
+
+    def rows(self, batch: Batch) -> tuple[IntArray, npt.NDArray[np.int32]]:
         """The batch's known features, as the index arrays of a sparse matrix of its documents.
 
         Returns:
@@ -313,10 +384,11 @@ class FeatureTable:
         known = atom != self._none
         paired = np.flatnonzero(same_field & known[1:] & known[:-1])
         # A word and the pair that it begins are side by side, so the rows are in order.
-        found = np.full((len(atom), 2), _EMPTY, np.int32)
+        found = np.full((len(atom), 2), _NONE, np.int32)
         found[:, 0] = self._word_column[atom]
-        found[paired, 1] = self._pair_columns(atom, paired)
-        place = np.flatnonzero(found.ravel() != _EMPTY)
+        keys = atom.astype(np.uint64)
+        found[paired, 1] = self._pairs.find(keys[paired], keys[paired + 1])
+        place = np.flatnonzero(found.ravel() != _NONE)
         row, column = (words.field >> 1)[place >> 1], found.ravel()[place]
         if words.odd:
             row, column = self._with_odd(batch, row, column)
@@ -339,9 +411,6 @@ class FeatureTable:
         order = np.argsort(row, kind="stable")
         return row[order], column[order]
 
-    def _atom(self, name: str) -> int:
-        return self._atoms.setdefault(name, len(self._atoms))
-
     def _atoms_of(self, words: Words) -> npt.NDArray[np.int32]:
         """(words,) atom of each word, denied ones as such."""
         if self._forms is not words.forms:
@@ -352,47 +421,9 @@ class FeatureTable:
             learnt = [(get(name, none), get(NEGATED + name, none)) for name in new]
             learnt_too = np.array(learnt, np.int32)
             self._atom_of_form = np.concatenate([self._atom_of_form, learnt_too])
-        atom = self._atom_of_form[words.form, 0]
+        atom: npt.NDArray[np.int32] = self._atom_of_form[words.form, 0]
         atom[words.denied] = self._atom_of_form[words.form[words.denied], 1]
         return atom
-
-    def _store(self, pairs: IntArray) -> None:
-        """Lay (pairs, 3) first atoms, second atoms and columns into slots."""
-        size = 1 << max(4, (4 * len(pairs)).bit_length())
-        self._shift = np.uint64(64 - size.bit_length() + 1)
-        self._slot_key = np.full(size, _EMPTY, np.int64)
-        self._slot_column = np.full(size, _EMPTY, np.int32)
-        keys, columns = pairs[:, 0] * self._none + pairs[:, 1], pairs[:, 2]
-        slots = self._slots(keys)
-        while len(keys):
-            free = self._slot_key[slots] == _EMPTY
-            first = np.flatnonzero(free)[np.unique(slots[free], return_index=True)[1]]
-            self._slot_key[slots[first]] = keys[first]
-            self._slot_column[slots[first]] = columns[first]
-            keys, columns, slots = (np.delete(array, first) for array in (keys, columns, slots))
-            slots = (slots + 1) % size
-
-    def _pair_columns(
-        self, atom: npt.NDArray[np.int32], paired: IntArray
-    ) -> npt.NDArray[np.int32]:
-        """The column of each pair of neighbours, given where its first word is."""
-        keys = atom[paired].astype(np.int64) * self._none + atom[paired + 1]
-        slots = self._slots(keys)
-        held = self._slot_key[slots]
-        columns = np.where(held == keys, self._slot_column[slots], _EMPTY)
-        open_ = np.flatnonzero((held != keys) & (held != _EMPTY))
-        while len(open_):
-            slots[open_] = (slots[open_] + 1) % len(self._slot_key)
-            held = self._slot_key[slots[open_]]
-            hit = held == keys[open_]
-            columns[open_[hit]] = self._slot_column[slots[open_[hit]]]
-            open_ = open_[~hit & (held != _EMPTY)]
-        return columns
-
-    def _slots(self, keys: IntArray) -> IntArray:
-        # Fibonacci hashing: the upper bits of the product differ where keys do.
-        mixed = keys.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        return (mixed >> self._shift).astype(np.int64)
 
 
 def _first_of_each(row: IntArray, column: npt.NDArray[np.int32], rows: int) -> IntArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -177,7 +177,7 @@ def clean_all(texts: Sequence[str]) -> list[str]:
         np.flatnonzero(space[:-1] & wide[1:]),
         np.flatnonzero(wide[:-1] & space[1:]) + 1,
     ]
-    sourced = [match.start() for match in re.finditer(b"source", data.lower())]
+    sourced = list(_places(b"source", data.lower()))
     ends = np.cumsum(np.fromiter(map(len, raw), np.int64, len(raw)) + 1)
     rows = np.searchsorted(ends, np.concatenate([*causes, np.array(sourced, np.int64)]))
     cleaned = list(texts)
@@ -185,6 +185,13 @@ def clean_all(texts: Sequence[str]) -> list[str]:
         quick = _clean_characters(texts[row])
         cleaned[row] = clean(texts[row]) if quick is None else quick
     return cleaned
+
+
+def _places(part: bytes, text: bytes) -> Iterator[int]:
+    place = text.find(part)
+    while place >= 0:
+        yield place
+        place = text.find(part, place + 1)
 
 
 _SOURCE_NOTE = _STEPS[6].pattern
@@ -387,7 +394,8 @@ class Counts(NamedTuple):
 
 def count(lowered: str) -> Counts:
     """Count the words of a lower-case text; the counts of its parts, cut between words, add up."""
-    words = _WORD.findall(lowered)
+    one = lowered.isascii() and lowered.isalpha()
+    words = [lowered] if one else _WORD.findall(lowered)
     letters = "".join(words)
     latin = len(letters) if letters.isascii() else sum(c < "\u0250" for c in letters)
     function_words = sum(map(_FUNCTION_WORDS.__contains__, words))
@@ -413,7 +421,7 @@ def clearly_english(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """(n,) whether the counts alone, (3, n) as in `Counts`, make a text `Status.OK`."""
     words, function_words, latin_surplus = counts
     share = function_words / np.maximum(words, 1)
-    return (words >= MIN_WORDS) & (latin_surplus >= 0) & (share >= _ENGLISH_SHARE)
+    return np.asarray((words >= MIN_WORDS) & (latin_surplus >= 0) & (share >= _ENGLISH_SHARE))
 
 
 def _identified_as_english(cleaned: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,9 @@ class Tagger:
         cells: Cells = {name: [None] * len(rows) for name in self.names}
         cells["warnings"] = [""] * len(rows)
         cells["warning_status"] = [str(state) for state in statuses]
-        for row, chosen in zip(readable.tolist(), self._ranked(probabilities, suggested), strict=True):
+        for row, chosen in zip(
+            readable.tolist(), self._ranked(probabilities, suggested), strict=True
+        ):
             cells["warnings"][row] = chosen
         if self.scores:
             for tag, scores in zip(self.model.tags, probabilities.round(6).T.tolist(), strict=True):
@@ -75,8 +78,8 @@ class Tagger:
         row, tag = np.nonzero(suggested)
         order = np.lexsort((-probabilities[row, tag], row))
         names = [self.model.tags[place] for place in tag[order].tolist()]
-        ends = np.cumsum(suggested.sum(axis=1)).tolist()
-        return [";".join(names[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        ends = np.cumsum([0, *suggested.sum(axis=1)]).tolist()
+        return [";".join(names[first:last]) for first, last in pairwise(ends)]
 
     def _phrases(self, title: str, synopsis: str) -> str:
         found = self.model.suggest(synopsis, title, profile=self.profile, threshold=self.threshold)
