@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +53,12 @@ _INLINE = "a|abbr|b|big|cite|em|font|i|mark|s|small|span|strong|sub|sup|u|url|sp
 _APOSTROPHES = dict.fromkeys(map(ord, "‘’‛ʼ＇`´"), "'")
 
 
+def _unescape(entity: str) -> str:
+    from html import unescape
+
+    return unescape(entity)
+
+
 @lru_cache(maxsize=4096)
 def _plain(cluster: str) -> str:
     normal = unicodedata.normalize("NFKC", cluster).translate(_APOSTROPHES)
@@ -81,7 +86,7 @@ _STEPS = (
     _Step(re.compile(r"&(?:amp;)+"), lambda match: "&", lambda text: "&amp;" in text),
     _Step(
         re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});"),
-        lambda match: html.unescape(match[0]),
+        lambda match: _unescape(match[0]),
         lambda text: "&" in text,
     ),
     _Step(
