@@ -21,7 +21,7 @@ from pipeline import decision
 from pipeline.classifier import fit_tag, tfidf
 from pipeline.corpus import MAYBE, Corpus
 from pipeline.errors import CorpusError
-from pipeline.evaluation import Evaluation, evaluate
+from pipeline.evaluation import Evaluation, evaluate, evaluate_each
 from pipeline.features import analyze
 from pipeline.model import AnyModel, Model
 from pipeline.taxonomy import Taxonomy
@@ -270,13 +270,13 @@ def report(
     """Evaluations by profile, and of the balanced profile by source, of cross-fitted rows."""
     implications, works = corpus.taxonomy.implications(tags), corpus.works
     probabilities, suggested = cross_fitted(logits, labels, fold_of, implications)
-    by_profile = {
-        profile: evaluate(tags, probabilities, suggested[profile], labels, works)
-        for profile in decision.PROFILES
-    }
+    by_profile = evaluate_each(tags, probabilities, suggested, labels, works)
     sources = np.array(corpus.sources)
+    names = dict.fromkeys(corpus.sources)
+    if len(names) == 1:
+        return by_profile, dict.fromkeys(names, by_profile["balanced"])
     by_source = {}
-    for source in dict.fromkeys(corpus.sources):
+    for source in names:
         rows = sources == source
         by_source[source] = evaluate(
             tags, probabilities[rows], suggested["balanced"][rows], labels[rows], works[rows]
