@@ -69,22 +69,39 @@ class Draft:
 
     Attributes:
         place: what `append` was last told, in this run or the one that it continues, or None.
+        length: bytes of the part up to there.
         kept: the place of the last checkpoint, where a continuation begins, or None.
         whole: whether the interrupted run had published its output already.
     """
 
-    def __init__(self, target: str, part: IO[bytes], journal: IO[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        part: IO[bytes],
+        journal: IO[bytes] | None = None,
+        place: Any = None,
+        length: int = 0,
+        whole: bool = False,
+    ) -> None:
         self._target, self._part, self._journal = target, part, journal
-        self.place: Any = None
-        self.kept: Any = None
-        self.whole = False
+        self._settled = (place, length)
+        self.kept, self.whole = place, whole
         self._due = time.monotonic() + _PAUSE
+
+    @property
+    def place(self) -> Any:  # noqa: D102 (above)
+        return self._settled[0]
+
+    @property
+    def length(self) -> int:  # noqa: D102 (above)
+        return self._settled[1]
 
     def append(self, data: bytes, place: Any) -> None:
         """Add bytes to the part; `place` (plain data for JSON) says what they go up to."""
         with _write_errors(self._target):
             self._part.write(data)
-        self.place = place
+        # Both at once: Ctrl-C may come between any two steps.
+        self._settled = (place, self.length + len(data))
         if time.monotonic() >= self._due:
             self.checkpoint()
 
@@ -95,7 +112,7 @@ class Draft:
         begun = time.monotonic()
         with _write_errors(self._target):
             _sync(self._part)
-            line = {"length": self._part.tell(), "place": self.place, "done": done}
+            line = {"length": self.length, "place": self.place, "done": done}
             self._journal.write(json.dumps(line).encode() + b"\n")
             _sync(self._journal)
         self.kept = self.place
@@ -206,13 +223,9 @@ def _continued(path: Path, journal: IO[bytes], found: list[tuple[Terms, int]]) -
     journal.seek(end)
     journal.truncate()
     part = cast(IO[bytes], io.BytesIO()) if whole else part_path.open("r+b")
-    draft = Draft(str(path), part, journal)
-    if not whole:
-        part.truncate(last["length"])
-        part.seek(last["length"])
-    draft.place = draft.kept = last["place"]
-    draft.whole = whole
-    return draft
+    part.truncate(last["length"])
+    part.seek(last["length"])
+    return Draft(str(path), part, journal, last["place"], last["length"], whole)
 
 
 def _read_journal(journal: IO[bytes]) -> list[tuple[Terms, int]]:

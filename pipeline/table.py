@@ -189,6 +189,8 @@ def extend(
     with open_draft(target, terms and _with_source(terms, source), resume, note) as draft:
         if not draft.whole:
             start = Place(**draft.place) if draft.place else Place()
+            if start.rows:
+                note(f"{target}: going on after {start.rows:,} rows of an interrupted run")
             with open_table(source, kind, added, columns, chunk, read, start, packed) as reading:
                 task = partial(reading.layout.lengthen, again or (lambda: added))
                 with closing(in_order(task, reading.chunks, jobs)) as pieces:

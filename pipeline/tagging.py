@@ -174,7 +174,10 @@ def tag_table(
         raise TableError(
             f"{target}: the input is {kind}, so the output must be too; name it .{kind}"
         )
-    files = target != "-" and (Path(source).is_file() or not Path(source).exists())
+    # A named pipe is as a stream; a missing file is told of further on.
+    files = "-" not in {source, target} and not (
+        Path(source).exists() and not Path(source).is_file()
+    )
     if resume and not files:
         raise TableError(
             "standard input and output cannot be gone back to; --resume needs files for both"

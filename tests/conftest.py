@@ -53,6 +53,18 @@ def run_forewarn(*args: object, stdin: bytes = b"", cwd: Path | None = None) -> 
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
+def start_forewarn(*args: object) -> subprocess.Popen[str]:
+    """Start `forewarn ARGS` in a session of its own, as a terminal does; nobody waits for it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from pipeline.cli import main; main()", *map(os.fspath, args)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        text=True,
+    )
+
+
 @pytest.fixture(scope="session")
 def forewarn() -> Forewarn:
     """A function that runs the command line: `forewarn("predict", "...", stdin=b"")`."""
