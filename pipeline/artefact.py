@@ -126,6 +126,15 @@ def digest(folder: Path) -> str:
     return str(_read_config(folder)["digest"])
 
 
+def model_files(folder: Path) -> list[Path]:
+    """The files of the model in a folder, without its card.
+
+    Raises:
+        ModelError: there is no model.
+    """
+    return [folder / name for name in (_CONFIG, *_read_config(folder)["files"])]
+
+
 def _read_blend(config: dict[str, Any], tags: int) -> dict[str, FloatArray]:
     names = ("share", "slope", "intercept")
     blend = {name: np.array(config["blend"][name], dtype=np.float64) for name in names}

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -123,6 +123,12 @@ _column_option = click.option(
     help="Your name of a column, e.g. --column synopsis=description. Repeatable.",
 )
 
+_dask_option = click.option(
+    "--dask",
+    metavar="SCHEDULER",
+    help="Work on the Dask cluster of this scheduler, e.g. tcp://10.0.0.1:8786.",
+)
+
 
 def _jobs_option(default: int, told: str) -> Callable[[Any], Any]:
     def check(_: click.Context, __: click.Parameter, jobs: int) -> int:
@@ -202,6 +208,7 @@ def predict(
 )
 @_jobs_option(1, "Processes that tag at the same time; -1 for one a core. Same output.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run of the same command.")
+@_dask_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
 def tag(
     source: str,
@@ -215,6 +222,7 @@ def tag(
     kind: str | None,
     jobs: int,
     resume: bool,
+    dask: str | None,
     quiet: bool,
 ) -> None:
     """Tag a table: IN with the columns `warnings` and `warning_status` added.
@@ -227,6 +235,7 @@ def tag(
     Examples:
       forewarn tag titles.csv -o tagged.csv --scores
       forewarn tag titles.csv -o tagged.csv --model accurate --jobs -1 --resume
+      forewarn tag titles/ -o tagged/ --dask tcp://10.0.0.1:8786
       zcat titles.jsonl.gz | forewarn tag - -o - --format jsonl > tagged.jsonl
     """
     from pipeline.artefact import load_model
@@ -235,18 +244,29 @@ def tag(
 
     names = _columns(columns, {"synopsis", "title"})
     tagger = Tagger(load_model(model), profile, threshold, scores, evidence)
-    with _byte_progress(source, quiet) as read:
-        rows = tag_table(
-            source,
-            target,
-            tagger,
-            Columns(**names),
-            kind,
-            read=read,
-            jobs=jobs,
-            resume=resume,
-            note=_note,
-        )
+    if dask is not None:
+        if kind or jobs != 1 or "-" in {source, target}:
+            raise click.UsageError("--dask takes folders of files, and no --format or --jobs")
+        cluster = _cluster()
+        size = sum(path.stat().st_size for path in cluster.partitions(source).values())
+        with _byte_progress(size, quiet) as read:
+            rows = cluster.tag_partitions(
+                source, target, tagger, dask, Columns(**names), read, resume, _note
+            )
+    else:
+        path = Path(source)
+        with _byte_progress(path.stat().st_size if path.is_file() else 0, quiet) as read:
+            rows = tag_table(
+                source,
+                target,
+                tagger,
+                Columns(**names),
+                kind,
+                read=read,
+                jobs=jobs,
+                resume=resume,
+                note=_note,
+            )
     if not quiet:
         click.echo(f"{rows:,} rows tagged -> {target}", err=True)
 
@@ -264,6 +284,7 @@ def tag(
 )
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal models.")
 @_jobs_option(-1, "Processes; -1 for one a core.")
+@_dask_option
 @click.option(
     "--folds", default=5, show_default=True, type=click.IntRange(2), help="Held-out folds."
 )
@@ -284,6 +305,7 @@ def train(
     texts: tuple[str, ...],
     seed: int,
     jobs: int,
+    dask: str | None,
     folds: int,
     min_positives: int,
     as_json: bool,
@@ -306,7 +328,8 @@ def train(
     artefact.check_target(output)
     corpus = read_corpus(corpora, load_taxonomy(tags_file), _columns(columns, set(COLUMNS)), texts)
     _remarks(corpus.notes)
-    with _count_progress("Training", quiet) as progress:
+    where = nullcontext() if dask is None else _cluster().training_on(dask)
+    with where, _count_progress("Training", quiet) as progress:
         run = training.train(corpus, seed, jobs, folds, min_positives, progress=progress)
     artefact.save_model(run.model, output, card.model_card(run, Path(output).name))
     if as_json:
@@ -494,11 +517,26 @@ def _finetuning() -> Any:
     try:
         from pipeline import finetuning
     except ImportError as error:
-        raise click.UsageError(
-            f"fine-tuning needs more libraries ({error.name}); install them with: "
-            "pip install 'forewarn[finetune]'"
-        ) from error
+        raise _lacking("fine-tuning", "finetune", error) from error
     return finetuning
+
+
+def _cluster() -> Any:
+    try:
+        from pipeline import cluster
+    except ImportError as error:
+        raise _lacking("--dask", "dask", error) from error
+    import logging
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # What fails is told in one line.
+    return cluster
+
+
+def _lacking(what: str, extra: str, error: ImportError) -> click.UsageError:
+    return click.UsageError(
+        f"{what} needs more libraries ({error.name}); install them with: "
+        f"pip install 'forewarn[{extra}]'"
+    )
 
 
 def _read_synopsis(synopsis: str | None, file: str | None) -> str:
@@ -544,12 +582,11 @@ def _note(told: str) -> None:
 
 
 @contextmanager
-def _byte_progress(source: str, quiet: bool) -> Iterator[Callable[[int], None]]:
-    path = Path(source)
-    if quiet or not sys.stderr.isatty() or source == "-" or not path.is_file():
+def _byte_progress(length: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    if quiet or not sys.stderr.isatty() or not length:
         yield lambda _: None
         return
-    with click.progressbar(length=path.stat().st_size, label="Tagging", file=sys.stderr) as bar:
+    with click.progressbar(length=length, label="Tagging", file=sys.stderr) as bar:
         yield bar.update
 
 

@@ -27,6 +27,7 @@ Terms = dict[str, Any]
 _PAUSE, _SHARE = 0.1, 20
 """A checkpoint waits this many seconds, and this many times as long as the last one took."""
 _BLOCK = 1 << 20
+_KEPT = "what is finished is kept: run it again with --resume to go on"
 
 
 @contextmanager
@@ -187,6 +188,78 @@ def open_draft(
         _remove(path)
 
 
+class FolderDraft:
+    """The finished files of a folder that is not whole, and the journal that lists them.
+
+    The files are in the hidden folder `.NAME.part` beside the target NAME; the journal is as
+    that of a `Draft`, with a line a file.
+
+    Attributes:
+        folder: where the files are put, under their names in the target.
+        finished: the mark of each file that is whole, by its name.
+    """
+
+    def __init__(self, folder: Path, journal: IO[bytes], finished: dict[str, Any]) -> None:
+        self.folder, self._journal, self.finished = folder, journal, finished
+
+    def finish(self, name: str, mark: Any) -> None:
+        """Count a file as whole; `mark` (plain data for JSON) is what its continuation checks."""
+        self._journal.write(json.dumps({"name": name, "mark": mark}).encode() + b"\n")
+        _sync(self._journal)
+        self.finished[name] = mark
+
+
+@contextmanager
+def open_folder_draft(
+    target: str, terms: Terms, resume: bool = False, note: Callable[[str], None] = lambda _: None
+) -> Iterator[FolderDraft]:
+    """A draft of a folder, which becomes `target` when the block ends well; see `open_draft`.
+
+    Whatever ends the block otherwise, the finished files are kept.
+
+    Raises:
+        TableError: as `open_draft`; also when there is something at the target.
+    """
+    path = Path(target)
+    part_path, journal_path = draft_paths(path)
+    with _write_errors(target):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise TableError(f"{target}: is there already; choose another folder")
+        journal = _locked(journal_path, target)
+    with journal:
+        found = _read_journal(journal)
+        if resume and found:
+            _check_terms(path, found[0][0], json.loads(json.dumps(terms)))
+            journal.seek(found[-1][1])
+            journal.truncate()
+        else:
+            _say_replaced(path, found, note)
+            with _write_errors(target):
+                _write_terms(journal, terms)
+                shutil.rmtree(part_path, ignore_errors=True)
+                found = []
+        with _write_errors(target):
+            part_path.mkdir(exist_ok=True)
+        finished = {line["name"]: line["mark"] for line, _ in found[1:]}
+        draft = FolderDraft(part_path, journal, finished)
+        try:
+            yield draft
+        except BaseException as error:
+            if not draft.finished:
+                _remove(path)
+            else:
+                error.add_note(_KEPT)
+            raise
+        with _write_errors(target):
+            part_path.replace(path)
+        _remove(path)
+
+
+def _say_replaced(path: Path, found: list[tuple[Terms, int]], note: Callable[[str], None]) -> None:
+    if len(found) > 1:
+        note(f"{path}: what an interrupted run had finished is replaced (--resume continues it)")
+
+
 def _begin(
     path: Path, journal: IO[bytes], terms: Terms, resume: bool, note: Callable[[str], None]
 ) -> Draft:
@@ -194,20 +267,24 @@ def _begin(
     found = _read_journal(journal)
     if resume and found:
         _check_terms(path, found[0][0], json.loads(json.dumps(terms)))
-    elif len(found) > 1:
-        note(f"{path}: what an interrupted run had finished is replaced (--resume continues it)")
+    else:
+        _say_replaced(path, found, note)
     with _write_errors(str(path)):
         part_path, _ = draft_paths(path)
         if resume and len(found) > 1:
             continued = _continued(path, journal, found)
             if continued:
                 return continued
-        journal.seek(0)
-        journal.truncate()
-        draft = Draft(str(path), part_path.open("w+b"), journal)
-        journal.write(json.dumps(terms).encode() + b"\n")
-        journal.flush()
-    return draft
+        _write_terms(journal, terms)
+        return Draft(str(path), part_path.open("w+b"), journal)
+
+
+def _write_terms(journal: IO[bytes], terms: Terms) -> None:
+    """Make a journal that of a run that begins."""
+    journal.seek(0)
+    journal.truncate()
+    journal.write(json.dumps(terms).encode() + b"\n")
+    _sync(journal)
 
 
 def _continued(path: Path, journal: IO[bytes], found: list[tuple[Terms, int]]) -> Draft | None:
@@ -261,7 +338,7 @@ def _keep(draft: Draft, error: BaseException) -> bool:
         draft.checkpoint()
     if draft.kept is None:
         return False
-    error.add_note("what is finished is kept: run it again with --resume to go on")
+    error.add_note(_KEPT)
     return True
 
 
@@ -286,8 +363,12 @@ def _locked(journal: Path, target: str) -> IO[bytes]:
 
 
 def _remove(path: Path) -> None:
-    for leftover in draft_paths(path):
-        leftover.unlink(missing_ok=True)
+    part, journal = draft_paths(path)
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink(missing_ok=True)
+    journal.unlink(missing_ok=True)
 
 
 def _sync(file: IO[bytes]) -> None:

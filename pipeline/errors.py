@@ -23,3 +23,7 @@ class ModelError(ForewarnError):
 
 class InterruptedRunError(TableError):
     """A run on a table cannot go on now, for no fault of its input: no space, a killed worker."""
+
+
+class ClusterError(ForewarnError):
+    """A Dask scheduler cannot be reached, or its workers cannot do the work."""

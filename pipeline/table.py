@@ -186,7 +186,9 @@ def extend(
             be added twice, or the target cannot be written. See also `open_draft`.
     """
     packed = kind != "parquet" and target.lower().endswith(".gz")
-    with open_draft(target, terms and _with_source(terms, source), resume, note) as draft:
+    if terms:
+        terms = {"input (size or time of change)": fingerprint(source), **terms}
+    with open_draft(target, terms, resume, note) as draft:
         if not draft.whole:
             start = Place(**draft.place) if draft.place else Place()
             if start.rows:
@@ -238,13 +240,17 @@ def open_table(
         yield Reading(layout, layout.pack(head), chunks)
 
 
-def _with_source(terms: Terms, source: str) -> Terms:
-    """The terms of a run with what tells its source from one that was changed."""
+def fingerprint(source: str) -> list[int]:
+    """What tells a file from the same one changed: its size, and the time of its last change.
+
+    Raises:
+        TableError: there is no such file.
+    """
     try:
         found = Path(source).stat()
     except OSError as error:
         raise _unreadable(source, error) from error
-    return {"input (size or time of change)": [found.st_size, found.st_mtime_ns], **terms}
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _name(source: str) -> str:

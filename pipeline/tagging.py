@@ -186,6 +186,7 @@ def tag_table(
     chunk = chunk or (CHUNK if isinstance(tagger.model, Model) else _ACCURATE_CHUNK)
     with model_folder(tagger.model) as folder:
         recipe = Recipe.of(tagger, folder)
+        terms = {**terms_of(recipe, columns), "--format": kind, "chunk size": chunk}
         return table.extend(
             source,
             target,
@@ -196,13 +197,14 @@ def tag_table(
             read,
             jobs=cores() if jobs < 0 else jobs,
             again=recipe.tagger,
-            terms=_terms(recipe, columns, kind, chunk) if files else None,
+            terms=terms if files else None,
             resume=resume,
             note=note,
         )
 
 
-def _terms(recipe: Recipe, columns: Columns, kind: str, chunk: int) -> Terms:
+def terms_of(recipe: Recipe, columns: Columns) -> Terms:
+    """What a run that adds columns and its continuation must have in common."""
     profile, threshold, scores, evidence = recipe.options
     return {
         "model": [recipe.digest, recipe.margin],
@@ -211,8 +213,6 @@ def _terms(recipe: Recipe, columns: Columns, kind: str, chunk: int) -> Terms:
         "--scores": scores,
         "--evidence": evidence,
         "--column": [columns.synopsis, columns.title],
-        "--format": kind,
-        "chunk size": chunk,
         "version of forewarn": pipeline.__version__,
     }
 
