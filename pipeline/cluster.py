@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask
 import joblib
 from distributed import Client, Future, KilledWorker, Worker, WorkerPlugin, as_completed, get_worker
 from distributed.comm import resolve_address
@@ -92,19 +93,41 @@ def tag_partitions(
             return sum(mark["rows"] for mark in draft.finished.values())
 
 
+class _LastingClient(Client):  # type: ignore[misc]
+    """A client whose data outlive the workers that have it: the scheduler can hand it out again.
+
+    Plainly scattered data is lost with its worker, and joblib's run with it.
+    """
+
+    async def scatter(self, data: Any, **_: Any) -> Future:
+        """A future of the data, as joblib asks for it."""
+        return self.submit(_itself, data, pure=False)
+
+
+def _itself(data: Any) -> Any:
+    return data
+
+
 @contextmanager
 def training_on(scheduler: str | Client) -> Iterator[None]:
     """Within the block, `training.train` fits its tags on a Dask cluster, through joblib.
 
+    What a worker that dies was fitting is fitted by another one.
+
     Raises:
-        ClusterError: the scheduler or its workers cannot be used, or went away.
+        ClusterError: the scheduler or its workers cannot be used, or all went away.
     """
-    with connect(scheduler) as client, joblib.parallel_config("dask", client=client):
+    address = scheduler.scheduler.address if isinstance(scheduler, Client) else scheduler
+    with (
+        connect(address, _LastingClient) as client,
+        dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}),
+        joblib.parallel_config("dask", client=client),
+    ):
         try:
             yield
         except (CancelledError, KilledWorker, OSError) as error:
             raise ClusterError(
-                f"{client.scheduler.address}: workers went away with the data; run it again"
+                f"{address}: its workers went away with their data; run it again"
             ) from error
 
 
@@ -134,13 +157,13 @@ def partitions(source: str) -> dict[str, Path]:
 
 
 @contextmanager
-def connect(scheduler: str | Client) -> Iterator[Client]:
+def connect(scheduler: str | Client, kind: type[Client] = Client) -> Iterator[Client]:
     """A client of a scheduler that has a worker of this version.
 
     Raises:
         ClusterError: there is no scheduler, no worker, or one of another version.
     """
-    client = scheduler if isinstance(scheduler, Client) else _client(scheduler)
+    client = scheduler if isinstance(scheduler, Client) else _client(scheduler, kind)
     try:
         _check_workers(client)
         yield client
@@ -149,10 +172,10 @@ def connect(scheduler: str | Client) -> Iterator[Client]:
             client.close()
 
 
-def _client(scheduler: str) -> Client:
+def _client(scheduler: str, kind: type[Client]) -> Client:
     try:
         resolve_address(scheduler)
-        return Client(scheduler, timeout=WAIT, set_as_default=False)
+        return kind(scheduler, timeout=WAIT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(f"{scheduler}: no Dask scheduler answers there") from error
 
