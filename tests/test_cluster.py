@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     """A scheduler and two workers, each a process of its own, over loopback."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as started:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as started:
         yield started
 
 
@@ -197,9 +197,11 @@ def test_workers_of_another_version_and_none_at_all_are_refused(
         with pytest.raises(ClusterError, match=r"its workers need Forewarn 9\.9, they have 0"):
             training_on(client).__enter__()
     monkeypatch.setattr("pipeline.cluster.WAIT", 1)
-    with LocalCluster(n_workers=0, dashboard_address=None) as empty:
-        with pytest.raises(ClusterError, match="has no worker; start some with: dask worker"):
-            training_on(empty.scheduler_address).__enter__()
+    with (
+        LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+        pytest.raises(ClusterError, match="has no worker; start some with: dask worker"),
+    ):
+        training_on(empty.scheduler_address).__enter__()
 
 
 def test_partitions_are_the_tables_of_a_folder_or_a_pattern(tmp_path: Path) -> None:
