@@ -14,8 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, STARTER, Forewarn, start_forewarn
-from test_draft import beside, until
+from conftest import ROOT, STARTER, Forewarn, beside, start_forewarn, until
 from test_tagging import GRIM, ROWS, write_csv
 
 import pipeline

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from conftest import STARTER, Forewarn, start_forewarn
+from conftest import STARTER, Forewarn, alive, beside, start_forewarn, until
 
 from pipeline import draft
 from pipeline.draft import Draft, draft_paths, open_draft
@@ -61,11 +61,6 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return path
 
     return write
-
-
-def beside(target: Path) -> list[str]:
-    """Names of what is hidden in the folder of a target."""
-    return sorted(path.name for path in target.parent.iterdir() if path.name.startswith("."))
 
 
 class CutOffError(Exception):
@@ -392,17 +387,6 @@ def test_an_interrupted_run_ends_at_once_and_says_how_to_go_on(
     assert "going on after" in resumed.stderr
     assert "12,000 rows tagged" in resumed.stderr
     assert beside(target) == []
-
-
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def alive(process: psutil.Process) -> bool:
-    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
 @pytest.mark.parametrize(
