@@ -109,12 +109,31 @@ def load_model(name: str | Path = "default") -> AnyModel:
             bias=np.array(arrays["bias"]),
             thresholds=_read_thresholds(config["thresholds"]),
             provenance=config["provenance"],
+            folder=folder.absolute(),
         )
         blend = _read_blend(config, len(model.tags)) if config["kind"] == "accurate" else None
     except (KeyError, TypeError, ValueError, OSError, TaxonomyError) as error:
         raise ModelError(f"{folder}: does not hold together ({error}); train it again") from error
     _check(model, folder)
     return model if blend is None else _accurate(model, folder, blend)
+
+
+def digest(folder: Path) -> str:
+    """The checksum of the model in a folder: of its configuration, which has its files'.
+
+    Raises:
+        ModelError: there is no model.
+    """
+    return str(_read_config(folder)["digest"])
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of the model in a folder, without its card.
+
+    Raises:
+        ModelError: there is no model.
+    """
+    return [folder / name for name in (_CONFIG, *_read_config(folder)["files"])]
 
 
 def _read_blend(config: dict[str, Any], tags: int) -> dict[str, FloatArray]:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -134,6 +135,7 @@ class Model:
         bias: (tags,) calibrated log-odds of a document without features.
         thresholds: probabilities from which a tag is suggested, by profile.
         provenance: how the model was made: versions, data, counts, figures.
+        folder: where it was loaded from.
     """
 
     taxonomy: Taxonomy
@@ -144,6 +146,7 @@ class Model:
     bias: npt.NDArray[np.float64]
     thresholds: Thresholds
     provenance: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
 
     suggest = suggest
 

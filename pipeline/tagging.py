@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import table
+import pipeline
+from pipeline import artefact, table
 from pipeline.batch import Batch
 from pipeline.decision import FloatArray
-from pipeline.errors import TableError
+from pipeline.draft import Terms
+from pipeline.errors import ModelError, TableError
 from pipeline.model import AnyModel, Model
 from pipeline.synopsis import Status, clean_all
 from pipeline.table import Cells, Columns, Row
@@ -89,6 +94,60 @@ class Tagger:
         )
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """A tagger by where its model is: what other processes make it from.
+
+    Attributes:
+        folder: of the model; every process maps the same files to memory.
+        digest: of the model, so that a folder that was replaced meanwhile is noticed.
+        margin: of an accurate model.
+        options: the tagger's fields beside the model, in order.
+    """
+
+    folder: Path
+    digest: str
+    margin: float | None
+    options: tuple[str, float | None, bool, bool]
+
+    @classmethod
+    def of(cls, tagger: Tagger, folder: Path) -> Recipe:
+        """The recipe of a tagger whose model is kept in a folder."""
+        margin = None if isinstance(tagger.model, Model) else tagger.model.margin
+        options = (tagger.profile, tagger.threshold, tagger.scores, tagger.evidence)
+        return cls(folder, artefact.digest(folder), margin, options)
+
+    def tagger(self) -> Tagger:
+        """The tagger, loaded once a process; it computes in one thread.
+
+        Raises:
+            ModelError: the folder holds another model by now.
+        """
+        return _load_tagger(self)
+
+
+@lru_cache(maxsize=1)
+def _load_tagger(recipe: Recipe) -> Tagger:
+    model = artefact.load_model(recipe.folder)
+    if artefact.digest(recipe.folder) != recipe.digest:
+        raise ModelError(f"{recipe.folder}: was replaced during the run; run it again")
+    if not isinstance(model, Model):
+        encoder = replace(model.encoder, threads=1)
+        model = replace(model, encoder=encoder, margin=recipe.margin)
+    return Tagger(model, *recipe.options)
+
+
+@contextmanager
+def model_folder(model: AnyModel) -> Iterator[Path]:
+    """The folder of a model; one that was never saved is in a temporary one for so long."""
+    if (folder := model.folder) is not None:
+        yield folder
+        return
+    with TemporaryDirectory() as scratch:
+        artefact.save_model(model, Path(scratch) / "model")
+        yield Path(scratch) / "model"
+
+
 def tag_table(
     source: str,
     target: str,
@@ -97,6 +156,9 @@ def tag_table(
     kind: str | None = None,
     chunk: int | None = None,
     read: Callable[[int], None] = lambda _: None,
+    jobs: int = 1,
+    resume: bool = False,
+    note: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Tag a table chunk by chunk in constant memory; returns the number of rows.
 
@@ -108,14 +170,68 @@ def tag_table(
         kind: the format, where the names do not tell.
         chunk: rows handled at a time; None for as many as suit the model.
         read: told the number of bytes read since the last call.
+        jobs: processes that tag at the same time; -1 for one a core. The output is the same.
+        resume: continue where an interrupted run of the same source, target, model and options
+            stopped; the output is that of an undisturbed run. Without such a run, start afresh.
+        note: told what becomes of what an interrupted run left.
+
+    A run from a file to a file that is cut off leaves its finished part beside the target, hidden.
 
     Raises:
-        TableError: see `table.extend`; also when source and target differ in format.
+        TableError: see `table.extend`; also when source and target differ in format, or when
+            `resume` is asked for with a stream.
+        ModelError: the model's folder was replaced during the run.
     """
     kind = kind or table.format_of(source, None if target == "-" else table.format_of(target))
     if target != "-" and table.format_of(target) != kind:
         raise TableError(
             f"{target}: the input is {kind}, so the output must be too; name it .{kind}"
         )
+    # A named pipe is as a stream; a missing file is told of further on.
+    files = "-" not in {source, target} and not (
+        Path(source).exists() and not Path(source).is_file()
+    )
+    if resume and not files:
+        raise TableError(
+            "standard input and output cannot be gone back to; --resume needs files for both"
+        )
+    columns = columns or Columns()
     chunk = chunk or (CHUNK if isinstance(tagger.model, Model) else _ACCURATE_CHUNK)
-    return table.extend(source, target, kind, tagger, columns or Columns(), chunk, read)
+    with model_folder(tagger.model) as folder:
+        recipe = Recipe.of(tagger, folder)
+        terms = {**terms_of(recipe, columns), "--format": kind, "chunk size": chunk}
+        return table.extend(
+            source,
+            target,
+            kind,
+            tagger,
+            columns,
+            chunk,
+            read,
+            jobs=cores() if jobs < 0 else jobs,
+            again=recipe.tagger,
+            terms=terms if files else None,
+            resume=resume,
+            note=note,
+        )
+
+
+def terms_of(recipe: Recipe, columns: Columns) -> Terms:
+    """What a run that adds columns and its continuation must have in common."""
+    profile, threshold, scores, evidence = recipe.options
+    return {
+        "model": [recipe.digest, recipe.margin],
+        "--profile": profile,
+        "--threshold": threshold,
+        "--scores": scores,
+        "--evidence": evidence,
+        "--column": [columns.synopsis, columns.title],
+        "version of forewarn": pipeline.__version__,
+    }
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
