@@ -351,7 +351,21 @@ def train(
     help="A BERT to start from, as sentence-transformers stores it. [default: MiniLM]",
 )
 @click.option(
-    "--epochs", default=3, show_default=True, type=click.IntRange(1), help="Passes over CORPUS."
+    "--teacher",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="A larger transformer that is fine-tuned first, and then taught from. Wants a GPU.",
+)
+@click.option(
+    "--unlabelled",
+    multiple=True,
+    metavar="FILE",
+    help="More synopses, for a teacher to label. Repeatable.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    help="Passes over the texts. [default: 3; 8 with a teacher]",
 )
 @click.option(
     "--min-positives",
@@ -370,7 +384,9 @@ def finetune(
     columns: tuple[str, ...],
     texts: tuple[str, ...],
     weights: str | None,
-    epochs: int,
+    teacher: str | None,
+    unlabelled: tuple[str, ...],
+    epochs: int | None,
     min_positives: int,
     seed: int,
     jobs: int,
@@ -394,12 +410,15 @@ def finetune(
 
     finetuning = _finetuning()
     artefact.check_target(output)
-    corpus = read_corpus(corpora, load_taxonomy(tags_file), _columns(columns, set(COLUMNS)), texts)
+    if unlabelled and not teacher:
+        raise click.UsageError("--unlabelled needs a --teacher who labels them")
+    names = _columns(columns, set(COLUMNS))
+    corpus = read_corpus(corpora, load_taxonomy(tags_file), names, texts, unlabelled)
     _remarks(corpus.notes)
-    start = Path(weights) if weights else None
+    folders = [Path(folder) if folder else None for folder in (weights, teacher)]
     with TemporaryDirectory() as scratch, _count_progress("Fine-tuning", quiet) as progress:
         run = finetuning.train_accurate(
-            corpus, Path(scratch), start, seed, jobs, epochs, min_positives, progress
+            corpus, Path(scratch), *folders, seed, jobs, epochs, min_positives, progress
         )
         artefact.save_model(run.model, output, card.model_card(run, Path(output).name))
     _echo_run(run, output, min_positives)

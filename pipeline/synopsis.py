@@ -435,3 +435,24 @@ def _identified_as_english(cleaned: str) -> bool:
 
     # 'pcm' is Nigerian Pidgin, for which lists of English names and titles are often taken.
     return langid.classify(cleaned)[0] in {"en", "pcm"}
+
+
+_SENTENCE_END = re.compile(r"(?<=[.!?…\"”])\s+(?=[A-Z\"“'(])")
+
+
+def excerpts(documents: Sequence[str], random: np.random.Generator) -> list[str]:
+    """One or two runs of one to three sentences of each document that has several sentences.
+
+    Every other one keeps the title. Runs of fewer than `MIN_WORDS` words are left out.
+    """
+    found = []
+    for document in documents:
+        title, _, synopsis = document.partition("\n")
+        sentences = _SENTENCE_END.split(synopsis)
+        for _ in range(min(len(sentences) - 1, 4) // 2 + (len(sentences) == 2)):
+            size = int(random.integers(1, min(4, len(sentences))))
+            first = int(random.integers(0, len(sentences) - size + 1))
+            run = " ".join(sentences[first : first + size])
+            if len(run.split()) >= MIN_WORDS:
+                found.append(f"{title if random.random() < 0.5 else ''}\n{run}")
+    return found

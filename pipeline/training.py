@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 import pipeline
 from pipeline import decision
 from pipeline.classifier import fit_tag, tfidf
-from pipeline.corpus import MAYBE, Corpus
+from pipeline.corpus import MAYBE, UNKNOWN, Corpus
 from pipeline.errors import CorpusError
 from pipeline.evaluation import Evaluation, evaluate, evaluate_each
 from pipeline.features import analyze
@@ -302,7 +302,7 @@ def provenance(
         "libraries": {name: version(name) for name in libraries},
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
         "seed": seed,
-        "rows": len(corpus),
+        "rows": int((corpus.labels != UNKNOWN).any(axis=1).sum()),
         "works": len(np.unique(corpus.works)),
         "data": corpus.fingerprints,
         "left_out": left_out,
