@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.features import NEGATED, REACH, TURNS, analyze, negates, stem
-from pipeline.synopsis import Counts, Status, clearly_english, count, status
+from pipeline.synopsis import Counts, Status, clearly_english, count_each, status
 
 IntArray = npt.NDArray[np.int64]
 KeyArray = npt.NDArray[np.uint64]
@@ -166,33 +166,31 @@ class Forms:
         first = eight[starts] & _FIRST_BYTES[np.minimum(lengths, 8)]
         second = eight[starts + 8] & _FIRST_BYTES[np.clip(lengths - 8, 0, 8)]
         found = self._short.find(first, second)
-        long_ = np.flatnonzero(lengths > _SHORT)
+        found[lengths > _SHORT] = _NONE
+        rest = np.flatnonzero(found == _NONE)
         words = [
-            text[a:b] for a, b in zip(starts[long_].tolist(), stops[long_].tolist(), strict=True)
+            text[a:b] for a, b in zip(starts[rest].tolist(), stops[rest].tolist(), strict=True)
         ]
-        found[long_] = [self._long.get(word, _NONE) for word in words]
-        unknown = np.flatnonzero(found == _NONE)
-        if not len(unknown):
-            return found
-        self._learn(text, starts, stops, unknown)
-        return self.numbers(text, starts, stops)
+        short = lengths[rest] <= _SHORT
+        new = dict.fromkeys(w for w, known in zip(words, short.tolist(), strict=True) if known)
+        new |= {word: None for word in words if len(word) > _SHORT and word not in self._long}
+        self._learn(list(new))
+        found[rest[short]] = self._short.find(first[rest[short]], second[rest[short]])
+        found[rest[~short]] = [self._long[word] for word in words if len(word) > _SHORT]
+        return found
 
-    def _learn(self, text: bytes, starts: IntArray, stops: IntArray, unknown: IntArray) -> None:
-        forms = dict.fromkeys(
-            text[a:b]
-            for a, b in zip(starts[unknown].tolist(), stops[unknown].tolist(), strict=True)
-        )
+    def _learn(self, forms: list[bytes]) -> None:
+        if not forms:
+            return
         known = len(self.stems)
-        self._long |= {f: n for n, f in enumerate(forms, known) if len(f) > _SHORT}
-        short = [(f, n) for n, f in enumerate(forms, known) if len(f) <= _SHORT]
-        padded = b"".join(form.ljust(_SHORT, b"\0") for form, _ in short)
+        self._long |= {form: n for n, form in enumerate(forms, known) if len(form) > _SHORT}
+        short = [n for n, form in enumerate(forms) if len(form) <= _SHORT]
+        padded = b"".join([forms[n].ljust(_SHORT, b"\0") for n in short])
         keys = np.frombuffer(padded, "<u8").reshape(-1, 2)
-        numbers = np.array([number for _, number in short], np.int32)
-        self._short.add(keys[:, 0], keys[:, 1], numbers)
+        self._short.add(keys[:, 0], keys[:, 1], np.array(short, np.int32) + np.int32(known))
         words = [form.decode() for form in forms]
         self.stems += stem(words)
-        counts = np.array([count(word) for word in words], np.float64).T
-        self.counts = np.concatenate([self.counts, counts], axis=1)
+        self.counts = np.concatenate([self.counts, count_each(words)], axis=1)
         self.negates = np.append(self.negates, [negates(word) for word in words])
         self.turns = np.append(self.turns, [word in TURNS for word in words])
         self._bytes += sum(map(len, forms))

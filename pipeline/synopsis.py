@@ -399,12 +399,22 @@ class Counts(NamedTuple):
 
 def count(lowered: str) -> Counts:
     """Count the words of a lower-case text; the counts of its parts, cut between words, add up."""
-    one = lowered.isascii() and lowered.isalpha()
-    words = [lowered] if one else _WORD.findall(lowered)
+    words = _WORD.findall(lowered)
     letters = "".join(words)
     latin = len(letters) if letters.isascii() else sum(c < "\u0250" for c in letters)
     function_words = sum(map(_FUNCTION_WORDS.__contains__, words))
     return Counts(len(words), function_words, 2 * latin - len(letters))
+
+
+def count_each(words: list[str]) -> npt.NDArray[np.float64]:
+    """(3, words) `count` of each of many words in lower case."""
+    counts = [
+        (1, word in _FUNCTION_WORDS, len(word))
+        if word.isascii() and word.isalpha()
+        else count(word)
+        for word in words
+    ]
+    return np.array(counts, np.float64).reshape(-1, len(Counts._fields)).T
 
 
 def status(cleaned: str) -> Status:
