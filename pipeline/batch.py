@@ -28,8 +28,9 @@ _PARTING, _ODD = b"\xfe", b"\xff"
 _NEUTRAL, _LETTER, _JOINER, _MARK, _STRANGE = range(5)
 """Kinds of bytes. A joiner between two letters is part of their word, as in `features`."""
 _FOREIGN = re.compile(r"[^\x00-\x7f]")
-_MAX_FORMS = 200_000
-_MAX_BYTES = 1 << 24
+_MAX_FORMS = 150_000
+_MAX_BYTES = 1 << 23
+"""With so many forms, or bytes of them, a fresh table is begun, so that memory stays flat."""
 _NONE = -1
 _SLOT_BITS = 9
 _SHORT = 16
@@ -88,12 +89,12 @@ class Pairs:
     def add(self, first: KeyArray, second: KeyArray, numbers: npt.NDArray[np.int32]) -> None:
         """Number pairs that are all different and not in the table, from 0 on."""
         self._count += len(first)
-        if 3 * self._count > len(self._number):
+        if 2 * self._count > len(self._number):
             held = np.flatnonzero(self._number != _NONE)
             first = np.concatenate([self._first[held], first])
             second = np.concatenate([self._second[held], second])
             numbers = np.concatenate([self._number[held], numbers])
-            self._lay_out(1 << (4 * self._count).bit_length())
+            self._lay_out(1 << (2 * self._count).bit_length())
         slots = self._slots(first, second)
         while len(slots):
             free = np.flatnonzero(self._number[slots] == _NONE)
