@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from threading import Lock
 from typing import overload
 
 import numpy as np
@@ -165,7 +166,11 @@ class Forms:
         lengths = stops - starts
         eight = np.ndarray(len(text) - 7, "<u8", text, strides=(1,))
         first = eight[starts] & _FIRST_BYTES[np.minimum(lengths, 8)]
-        second = eight[starts + 8] & _FIRST_BYTES[np.clip(lengths - 8, 0, 8)]
+        second = np.zeros(len(starts), np.uint64)
+        longer = np.flatnonzero(lengths > 8)
+        second[longer] = (
+            eight[starts[longer] + 8] & _FIRST_BYTES[np.minimum(lengths[longer], 16) - 8]
+        )
         found = self._short.find(first, second)
         found[lengths > _SHORT] = _NONE
         rest = np.flatnonzero(found == _NONE)
@@ -198,6 +203,8 @@ class Forms:
 
 
 _forms = Forms()
+_learning = Lock()
+"""Held while a thread looks forms up and learns some."""
 
 
 def _known_forms() -> Forms:
@@ -240,12 +247,14 @@ class Words:
         inside[joiners[inside[joiners - 1] & inside[joiners + 1]]] = True
         edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
         starts, stops = edges[0::2], edges[1::2]
-        forms = _known_forms()
+        with _learning:
+            forms = _known_forms()
+            form = forms.numbers(data.lower(), starts, stops)
         first = np.searchsorted(starts, ends)
         strange = np.flatnonzero(kinds == _STRANGE)
         return cls(
             forms=forms,
-            form=forms.numbers(data.lower(), starts, stops),
+            form=form,
             field=np.repeat(np.arange(len(fields)), np.diff(first, prepend=0)),
             place=starts,
             marks=np.flatnonzero(kinds == _MARK),
@@ -365,8 +374,8 @@ class FeatureTable:
         self._pairs = Pairs()
         keys = [self._numbered(half).astype(np.uint64) for half in (first, second)]
         self._pairs.add(keys[0], keys[1], np.array(pairs, np.int32))
-        self._forms: Forms | None = None
-        self._atom_of_form = np.zeros((0, 2), np.int32)
+        # (forms, 2) atoms of each form as it is, and denied.
+        self._known: tuple[Forms | None, npt.NDArray[np.int32]] = None, np.zeros((0, 2), np.int32)
 
     def _numbered(self, atoms: list[str]) -> npt.NDArray[np.int32]:
         return np.fromiter(map(self._atoms.__getitem__, atoms), np.int32, len(atoms))
@@ -412,16 +421,18 @@ class FeatureTable:
 
     def _atoms_of(self, words: Words) -> npt.NDArray[np.int32]:
         """(words,) atom of each word, denied ones as such."""
-        if self._forms is not words.forms:
-            self._forms, self._atom_of_form = words.forms, np.zeros((0, 2), np.int32)
-        new = words.forms.stems[len(self._atom_of_form) :]
+        forms, known = self._known
+        if forms is not words.forms:
+            known = known[:0]
+        new = words.forms.stems[len(known) :]
         if new:
             get, none = self._atoms.get, self._none
             learnt = [(get(name, none), get(NEGATED + name, none)) for name in new]
-            learnt_too = np.array(learnt, np.int32)
-            self._atom_of_form = np.concatenate([self._atom_of_form, learnt_too])
-        atom: npt.NDArray[np.int32] = self._atom_of_form[words.form, 0]
-        atom[words.denied] = self._atom_of_form[words.form[words.denied], 1]
+            known = np.concatenate([known, np.array(learnt, np.int32)])
+        # In one step, for other threads.
+        self._known = words.forms, known
+        atom: npt.NDArray[np.int32] = known[words.form, 0]
+        atom[words.denied] = known[words.form[words.denied], 1]
         return atom
 
 

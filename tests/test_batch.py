@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from unicodedata import category
 
@@ -182,6 +184,14 @@ class TestLogOdds:
         documents = drawn(400, 4)
         alone = np.concatenate([default_model.log_odds([d]) for d in documents])
         assert np.array_equal(default_model.log_odds(documents), alone)
+
+    def test_threads_do_not_disturb_one_another(self, default_model, monkeypatch):
+        monkeypatch.setattr(pipeline.batch, "_forms", Forms())
+        model = replace(default_model)
+        parts = [drawn(100, seed) for seed in range(20, 52)]
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(model.log_odds, parts))
+        assert all(map(np.array_equal, found, map(default_model.log_odds, parts)))
 
     def test_no_documents_have_none(self, default_model):
         assert default_model.log_odds(Batch([], [])).shape == (0, len(default_model.tags))
