@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -165,10 +165,14 @@ def _kind(byte: int) -> int:
         return _EDGE
     if byte == 0x20:
         return _SPACE
-    return _CAUSE if byte < 0x20 or byte >= 0x7F or chr(byte) in "&<[(" else _PLAIN
+    return _CAUSE if byte < 0x20 or byte >= 0x7F or chr(byte) in "&<[" else _PLAIN
 
 
 _KINDS = bytes(map(_kind, range(256)))
+
+
+# What the steps that take source notes away need, at the least.
+_NOTE = re.compile(rb"source|\(\s*(?:written|adapted|synopsis|summary|translated|edited)\b")
 
 
 def clean_all(texts: Sequence[str]) -> list[str]:
@@ -182,21 +186,14 @@ def clean_all(texts: Sequence[str]) -> list[str]:
         np.flatnonzero(space[:-1] & wide[1:]),
         np.flatnonzero(wide[:-1] & space[1:]) + 1,
     ]
-    sourced = list(_places(b"source", data.lower()))
+    noted = [match.start() for match in _NOTE.finditer(data.lower())]
     ends = np.cumsum(np.fromiter(map(len, raw), np.int64, len(raw)) + 1)
-    rows = np.searchsorted(ends, np.concatenate([*causes, np.array(sourced, np.int64)]))
+    rows = np.searchsorted(ends, np.concatenate([*causes, np.array(noted, np.int64)]))
     cleaned = list(texts)
     for row in np.unique(rows).tolist():
         quick = _clean_characters(texts[row])
         cleaned[row] = clean(texts[row]) if quick is None else quick
     return cleaned
-
-
-def _places(part: bytes, text: bytes) -> Iterator[int]:
-    place = text.find(part)
-    while place >= 0:
-        yield place
-        place = text.find(part, place + 1)
 
 
 _SOURCE_NOTE = _STEPS[6].pattern
