@@ -25,6 +25,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from report import write_section
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve
@@ -332,13 +333,11 @@ def main(folder: Path, output: Path | None, quick: bool) -> None:
     ]
     text = "\n".join(parts)
     if output:
-        output.write_text(_HEAD + text, encoding="utf-8")
+        write_section(output, "quality", _HEAD + text)
     click.echo(text)
 
 
 _HEAD = """\
-# Benchmarks
-
 ## Quality
 
 Made by `python benchmarks/quality.py $FOREWARN_CORPUS -o docs/benchmarks.md`.

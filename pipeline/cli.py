@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -22,21 +24,55 @@ if TYPE_CHECKING:
 _PROFILES = ("balanced", "cautious", "strict")
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
 class _Group(click.Group):
-    """Turns the errors that a user can mend into one line and exit code 2."""
+    """Turns what ends a command into one line and an exit code of its own."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().main(*args, **kwargs)
         except ForewarnError as error:
-            click.echo(f"forewarn: {' '.join(str(error).split())}", err=True)
-            sys.exit(2)
+            _ended(str(error), error, 2)
         except BrokenPipeError:
             sys.stderr.close()
             sys.exit(141)
-        except MemoryError:
-            click.echo("forewarn: out of memory", err=True)
-            sys.exit(2)
+        except MemoryError as error:
+            _ended("out of memory", error, 2)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with _terminable():
+                return super().invoke(ctx)
+        except _Terminated as error:
+            _ended("terminated", error, 128 + signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            _ended("interrupted", error, 128 + signal.SIGINT)
+
+
+def _ended(told: str, error: BaseException, code: int) -> NoReturn:
+    told = "; ".join([told, *getattr(error, "__notes__", ())])
+    click.echo(f"forewarn: {' '.join(told.split())}", err=True)
+    sys.exit(code)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM unwind the command, so that it leaves nothing half done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -86,6 +122,29 @@ _column_option = click.option(
     metavar="OURS=YOURS",
     help="Your name of a column, e.g. --column synopsis=description. Repeatable.",
 )
+
+_dask_option = click.option(
+    "--dask",
+    metavar="SCHEDULER",
+    help="Work on the Dask cluster of this scheduler, e.g. tcp://10.0.0.1:8786.",
+)
+
+
+def _jobs_option(default: int, told: str) -> Callable[[Any], Any]:
+    def check(_: click.Context, __: click.Parameter, jobs: int) -> int:
+        if jobs == 0:
+            raise click.BadParameter("give a number of processes, or -1 for one a core.")
+        return jobs
+
+    return click.option(
+        "--jobs",
+        default=default,
+        show_default=True,
+        type=click.IntRange(-1),
+        callback=check,
+        metavar="N",
+        help=told,
+    )
 
 
 @main.command()
@@ -147,6 +206,9 @@ def predict(
     type=click.Choice(("csv", "tsv", "jsonl", "parquet")),
     help="The format, where the file names do not tell (for '-': csv).",
 )
+@_jobs_option(1, "Processes that tag at the same time; -1 for one a core. Same output.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run of the same command.")
+@_dask_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
 def tag(
     source: str,
@@ -158,16 +220,22 @@ def tag(
     evidence: bool,
     columns: tuple[str, ...],
     kind: str | None,
+    jobs: int,
+    resume: bool,
+    dask: str | None,
     quiet: bool,
 ) -> None:
     """Tag a table: IN with the columns `warnings` and `warning_status` added.
 
     CSV, TSV, JSON Lines and Parquet, each also as .gz. All rows and columns stay as they are and
-    in order; OUT appears whole or not at all.
+    in order; OUT appears whole or not at all. A run that is cut off keeps what it had finished
+    beside OUT, hidden, for --resume.
 
     \b
     Examples:
       forewarn tag titles.csv -o tagged.csv --scores
+      forewarn tag titles.csv -o tagged.csv --model accurate --jobs -1 --resume
+      forewarn tag titles/ -o tagged/ --dask tcp://10.0.0.1:8786
       zcat titles.jsonl.gz | forewarn tag - -o - --format jsonl > tagged.jsonl
     """
     from pipeline.artefact import load_model
@@ -176,8 +244,29 @@ def tag(
 
     names = _columns(columns, {"synopsis", "title"})
     tagger = Tagger(load_model(model), profile, threshold, scores, evidence)
-    with _byte_progress(source, quiet) as read:
-        rows = tag_table(source, target, tagger, Columns(**names), kind, read=read)
+    if dask is not None:
+        if kind or jobs != 1 or "-" in {source, target}:
+            raise click.UsageError("--dask takes folders of files, and no --format or --jobs")
+        cluster = _cluster()
+        size = sum(path.stat().st_size for path in cluster.partitions(source).values())
+        with _byte_progress(size, quiet) as read:
+            rows = cluster.tag_partitions(
+                source, target, tagger, dask, Columns(**names), read, resume, _note
+            )
+    else:
+        path = Path(source)
+        with _byte_progress(path.stat().st_size if path.is_file() else 0, quiet) as read:
+            rows = tag_table(
+                source,
+                target,
+                tagger,
+                Columns(**names),
+                kind,
+                read=read,
+                jobs=jobs,
+                resume=resume,
+                note=_note,
+            )
     if not quiet:
         click.echo(f"{rows:,} rows tagged -> {target}", err=True)
 
@@ -194,7 +283,8 @@ def tag(
     help="Where rows of a CORPUS that have an id but no synopsis find their text.",
 )
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal models.")
-@click.option("--jobs", default=-1, show_default=True, help="Processes; -1 for all cores.")
+@_jobs_option(-1, "Processes; -1 for one a core.")
+@_dask_option
 @click.option(
     "--folds", default=5, show_default=True, type=click.IntRange(2), help="Held-out folds."
 )
@@ -215,6 +305,7 @@ def train(
     texts: tuple[str, ...],
     seed: int,
     jobs: int,
+    dask: str | None,
     folds: int,
     min_positives: int,
     as_json: bool,
@@ -237,7 +328,8 @@ def train(
     artefact.check_target(output)
     corpus = read_corpus(corpora, load_taxonomy(tags_file), _columns(columns, set(COLUMNS)), texts)
     _remarks(corpus.notes)
-    with _count_progress("Training", quiet) as progress:
+    where = nullcontext() if dask is None else _cluster().training_on(dask)
+    with where, _count_progress("Training", quiet) as progress:
         run = training.train(corpus, seed, jobs, folds, min_positives, progress=progress)
     artefact.save_model(run.model, output, card.model_card(run, Path(output).name))
     if as_json:
@@ -283,7 +375,7 @@ def train(
     help="A tag that fewer works have is left out.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the split and both parts.")
-@click.option("--jobs", default=-1, show_default=True, help="Processes for the linear part.")
+@_jobs_option(-1, "Processes for the linear part; -1 for one a core.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def finetune(
     corpora: tuple[str, ...],
@@ -444,11 +536,26 @@ def _finetuning() -> Any:
     try:
         from pipeline import finetuning
     except ImportError as error:
-        raise click.UsageError(
-            f"fine-tuning needs more libraries ({error.name}); install them with: "
-            "pip install 'forewarn[finetune]'"
-        ) from error
+        raise _lacking("fine-tuning", "finetune", error) from error
     return finetuning
+
+
+def _cluster() -> Any:
+    try:
+        from pipeline import cluster
+    except ImportError as error:
+        raise _lacking("--dask", "dask", error) from error
+    import logging
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # What fails is told in one line.
+    return cluster
+
+
+def _lacking(what: str, extra: str, error: ImportError) -> click.UsageError:
+    return click.UsageError(
+        f"{what} needs more libraries ({error.name}); install them with: "
+        f"pip install 'forewarn[{extra}]'"
+    )
 
 
 def _read_synopsis(synopsis: str | None, file: str | None) -> str:
@@ -486,16 +593,19 @@ def _columns(pairs: tuple[str, ...], known: set[str]) -> dict[str, str]:
 
 def _remarks(notes: tuple[str, ...]) -> None:
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        _note(note)
+
+
+def _note(told: str) -> None:
+    click.echo(f"note: {told}", err=True)
 
 
 @contextmanager
-def _byte_progress(source: str, quiet: bool) -> Iterator[Callable[[int], None]]:
-    path = Path(source)
-    if quiet or not sys.stderr.isatty() or source == "-" or not path.is_file():
+def _byte_progress(length: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    if quiet or not sys.stderr.isatty() or not length:
         yield lambda _: None
         return
-    with click.progressbar(length=path.stat().st_size, label="Tagging", file=sys.stderr) as bar:
+    with click.progressbar(length=length, label="Tagging", file=sys.stderr) as bar:
         yield bar.update
 
 

@@ -9,7 +9,7 @@ import io
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ import pandas as pd
 
 from pipeline import works
 from pipeline.errors import CorpusError, TableError
-from pipeline.synopsis import Status, clean, status
+from pipeline.synopsis import Status, clean_all, status
 from pipeline.table import json_object
 from pipeline.taxonomy import Taxonomy
 
@@ -255,7 +255,7 @@ def _read_file(
     path: Path,
     taxonomy: Taxonomy,
     columns: Mapping[str, str],
-    library: Mapping[str, pd.Series[Any]],
+    library: Mapping[str, dict[Hashable, Any]],
 ) -> Corpus:
     frame = read_frame(path, columns, ("tags",) if library else ("synopsis", "tags"))
     notes = []
@@ -265,13 +265,13 @@ def _read_file(
             notes.append(f"{path}: {missing} rows left out: their id is in none of the texts")
     if "synopsis" not in frame.columns:
         raise TableError(f"{path}: no column 'synopsis', and no ids to find texts by")
-    synopses = [clean(cell) if isinstance(cell, str) else "" for cell in frame["synopsis"]]
+    synopses = clean_all([cell if isinstance(cell, str) else "" for cell in frame["synopsis"]])
     kept = np.array([any(map(str.isalnum, synopsis)) for synopsis in synopses], dtype=bool)
     if not kept.all():
         notes.append(f"{path}: {int((~kept).sum())} rows left out: no synopsis")
     frame = frame[kept]
     labels, remarks = _labels(frame, path.name, taxonomy)
-    titles = [clean(cell) for cell in _texts(frame, "title")]
+    titles = clean_all(_texts(frame, "title"))
     return Corpus(
         taxonomy=taxonomy,
         titles=tuple(titles),
@@ -290,8 +290,8 @@ def _read_unlabelled(
 ) -> Corpus:
     """The rows of a file whose text can be read and is not in `known`, which they are added to."""
     frame = read_frame(path, columns, ("synopsis",))
-    titles = [clean(cell) for cell in _texts(frame, "title")]
-    synopses = [clean(cell) for cell in _texts(frame, "synopsis")]
+    titles = clean_all(_texts(frame, "title"))
+    synopses = clean_all(_texts(frame, "synopsis"))
     rows = []
     for row, (title, synopsis) in enumerate(zip(titles, synopses, strict=True)):
         document = f"{title}\n{synopsis}"
@@ -350,18 +350,17 @@ def _texts(frame: pd.DataFrame, column: str) -> list[str]:
 
 def _texts_by_id(
     paths: Sequence[str | Path], columns: Mapping[str, str]
-) -> dict[str, pd.Series[Any]]:
-    library: dict[str, pd.Series[Any]] = {}
+) -> dict[str, dict[Hashable, Any]]:
+    library: dict[str, dict[Hashable, Any]] = {}
     for path in paths:
         frame = read_frame(Path(path), columns, ("id", "synopsis"))
         wanted = [name for name in ("title", "synopsis", "group", "catalogue") if name in frame]
-        for row_id, (_, row) in zip(frame["id"].astype(str), frame[wanted].iterrows(), strict=True):
-            library[row_id] = row
+        library |= zip(frame["id"].astype(str), frame[wanted].to_dict("records"), strict=True)
     return library
 
 
 def _with_texts(
-    frame: pd.DataFrame, library: Mapping[str, pd.Series[Any]]
+    frame: pd.DataFrame, library: Mapping[str, dict[Hashable, Any]]
 ) -> tuple[pd.DataFrame, int]:
     known = frame["id"].astype(str).isin(library.keys())
     frame = frame[known].reset_index(drop=True)

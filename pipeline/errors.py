@@ -19,3 +19,11 @@ class CorpusError(ForewarnError):
 
 class ModelError(ForewarnError):
     """A model directory is missing, damaged, foreign or of a newer schema."""
+
+
+class InterruptedRunError(TableError):
+    """A run on a table cannot go on now, for no fault of its input: no space, a killed worker."""
+
+
+class ClusterError(ForewarnError):
+    """A Dask scheduler cannot be reached, or its workers cannot do the work."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,49 +75,88 @@ def evaluate(
     Macro figures are means over the tags with at least one positive. Intervals resample works
     (n,), not rows, so that copies and sequels do not make them too narrow.
     """
-    counts = _confusion(suggested, labels)
+    every = {"": suggested}
+    return evaluate_each(tag_ids, probabilities, every, labels, works, seed, resamples)[""]
+
+
+def evaluate_each(
+    tag_ids: tuple[str, ...],
+    probabilities: FloatArray,
+    suggested: Mapping[str, BoolArray],
+    labels: LabelArray,
+    works: IntArray,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, Evaluation]:
+    """As `evaluate`, for several suggestions, by name, from the same probabilities.
+
+    What only the probabilities decide, the average precisions most of all, is found once.
+    """
     weights = _resample(works, resamples, seed)
     _, work_of_row = np.unique(works, return_inverse=True)
-    by_work = np.zeros((weights.shape[1], *counts.shape[1:]))
-    np.add.at(by_work, work_of_row, counts)
-    resampled = np.tensordot(weights, by_work, axes=1)
     scored = [t for t in range(len(tag_ids)) if (labels[:, t] == 1).any()]
-    total = counts.sum(axis=0)
+    ap, ap_boot = _average_precisions(probabilities, labels, scored, weights, work_of_row)
+    known = labels >= 0
+    common: dict[str, Any] = {
+        "rows": len(labels),
+        "works": weights.shape[1],
+        "mean_average_precision": _mean(ap),
+        "mean_average_precision_interval": _interval(_mean_of_known(ap_boot)),
+        "expected_calibration_error": calibration_error(probabilities[known], labels[known] == 1),
+        "brier": _mean((probabilities[known] - labels[known]) ** 2),
+    }
+    of_tag: list[dict[str, Any]] = [
+        {
+            "tag": tag_ids[t],
+            "support": int((labels[:, t] == 1).sum()),
+            "known": int(known[:, t].sum()),
+            "average_precision": float(ap[place]),
+            "average_precision_interval": _interval(ap_boot[:, place]),
+        }
+        for place, t in enumerate(scored)
+    ]
+    evaluations = {}
+    for name, flags in suggested.items():
+        counts = _confusion(flags, labels)
+        by_work = np.zeros((weights.shape[1], *counts.shape[1:]))
+        np.add.at(by_work, work_of_row, counts)
+        micro, tags = _f1_figures(
+            counts.sum(axis=0), np.tensordot(weights, by_work, axes=1), scored
+        )
+        scores = [TagScore(**one, **other) for one, other in zip(of_tag, tags, strict=True)]
+        evaluations[name] = Evaluation(**common, **micro, tags=tuple(scores))
+    return evaluations
+
+
+def _f1_figures(
+    total: IntArray, resampled: FloatArray, scored: list[int]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Figures over all tags and of each tag scored, from (tags, 3) hits, false alarms and misses.
+
+    `resampled`, (resamples, tags, 3), are the same of resampled works.
+    """
     f1 = _f1(total)
     # A resample without a tag's positives says nothing of it.
     f1_boot = np.where(resampled[..., [0, 2]].sum(axis=2) > 0, _f1(resampled), np.nan)
-    ap, ap_boot = _average_precisions(probabilities, labels, scored, weights[:, work_of_row])
-    known = labels >= 0
-    return Evaluation(
-        rows=len(labels),
-        works=weights.shape[1],
-        micro_f1=float(_f1(total.sum(axis=0))),
-        micro_f1_interval=_interval(_f1(resampled.sum(axis=1))),
-        macro_f1=float(np.mean(f1[scored])) if scored else 0.0,
-        macro_f1_interval=_interval(_mean_of_known(f1_boot[:, scored])) if scored else (0.0, 0.0),
-        mean_average_precision=float(np.mean(list(ap.values()))) if scored else 0.0,
-        mean_average_precision_interval=_interval(_mean_of_known(ap_boot))
-        if scored
-        else (0.0, 0.0),
-        micro_precision=_ratio(total[:, 0].sum(), total[:, 0].sum() + total[:, 1].sum()),
-        micro_recall=_ratio(total[:, 0].sum(), total[:, 0].sum() + total[:, 2].sum()),
-        expected_calibration_error=calibration_error(probabilities[known], labels[known] == 1),
-        brier=float(np.mean((probabilities[known] - labels[known]) ** 2)) if known.any() else 0.0,
-        tags=tuple(
-            TagScore(
-                tag=tag_ids[t],
-                support=int((labels[:, t] == 1).sum()),
-                known=int(known[:, t].sum()),
-                precision=_ratio(total[t, 0], total[t, 0] + total[t, 1]),
-                recall=_ratio(total[t, 0], total[t, 0] + total[t, 2]),
-                f1=float(f1[t]),
-                f1_interval=_interval(f1_boot[:, t]),
-                average_precision=ap[t],
-                average_precision_interval=_interval(ap_boot[:, place]),
-            )
-            for place, t in enumerate(scored)
-        ),
-    )
+    hits, false, missed = total.sum(axis=0)
+    over_all = {
+        "micro_f1": float(_f1(total.sum(axis=0))),
+        "micro_f1_interval": _interval(_f1(resampled.sum(axis=1))),
+        "macro_f1": _mean(f1[scored]),
+        "macro_f1_interval": _interval(_mean_of_known(f1_boot[:, scored])),
+        "micro_precision": _ratio(hits, hits + false),
+        "micro_recall": _ratio(hits, hits + missed),
+    }
+    of_tag = [
+        {
+            "precision": _ratio(total[t, 0], total[t, 0] + total[t, 1]),
+            "recall": _ratio(total[t, 0], total[t, 0] + total[t, 2]),
+            "f1": float(f1[t]),
+            "f1_interval": _interval(f1_boot[:, t]),
+        }
+        for t in scored
+    ]
+    return over_all, of_tag
 
 
 def calibration_error(probabilities: FloatArray, labels: BoolArray) -> float:
@@ -151,39 +191,59 @@ def _resample(works: IntArray, resamples: int, seed: int) -> FloatArray:
 
 
 def _average_precisions(
-    probabilities: FloatArray, labels: LabelArray, scored: list[int], weights: FloatArray
-) -> tuple[dict[int, float], FloatArray]:
-    exact: dict[int, float] = {}
+    probabilities: FloatArray,
+    labels: LabelArray,
+    scored: list[int],
+    weights: FloatArray,
+    work_of_row: IntArray,
+) -> tuple[FloatArray, FloatArray]:
+    """(scored,) average precisions of tags, and (resamples, scored) of resampled works."""
+    exact = np.zeros(len(scored))
     resampled = np.full((len(weights), len(scored)), np.nan)
+    # How often a work is drawn, and sums of that, are small whole numbers.
+    drawn = weights.astype(np.float32)
     for place, tag in enumerate(scored):
-        known = labels[:, tag] >= 0
+        known = np.flatnonzero(labels[:, tag] >= 0)
         truth, scores = labels[known, tag] == 1, probabilities[known, tag]
-        exact[tag] = float(average_precision_score(truth, scores))
+        exact[place] = average_precision_score(truth, scores)
         order = np.argsort(-scores, kind="stable")
         ranked = scores[order]
         # Tied scores are ranked together: each counts at the end of its run.
-        ends = np.searchsorted(-ranked, -ranked, side="right") - 1
+        ends = np.searchsorted(-ranked, -ranked, side="right")
         resampled[:, place] = _weighted_average_precision(
-            truth[order], ends, weights[:, known][:, order]
+            truth[order], ends, drawn[:, work_of_row[known[order]]]
         )
     return exact, resampled
 
 
 def _weighted_average_precision(
-    truth: BoolArray, ends: IntArray, weights: FloatArray
+    truth: BoolArray, ends: IntArray, weights: npt.NDArray[np.float32]
 ) -> FloatArray:
-    """(resamples,) average precision of ranked rows that count (resamples, rows) times each."""
-    hits = weights[:, truth]
-    found = np.cumsum(weights * truth, axis=1)[:, ends[truth]]
-    ranked = np.cumsum(weights, axis=1)[:, ends[truth]]
+    """(resamples,) average precision of ranked rows that count (resamples, rows) times each.
+
+    `ends` is, for each row, the number of rows in its run of ties or before it.
+    """
+    hits = weights[:, truth].astype(np.float64)
+    runs, run_of_hit = np.unique(ends[truth], return_inverse=True)
+    between = np.add.reduceat(weights, np.append(0, runs[:-1]), axis=1)
+    between[:, -1] = weights[:, runs[-2] if len(runs) > 1 else 0 : runs[-1]].sum(axis=1)
+    ranked = np.cumsum(between, axis=1, dtype=np.float64)[:, run_of_hit]
+    upto = np.searchsorted(np.flatnonzero(truth), ends[truth])
+    found = np.cumsum(hits, axis=1)[:, upto - 1]
     precision = found / np.maximum(ranked, 1e-12)
     total = hits.sum(axis=1)
     mean = (precision * hits).sum(axis=1) / np.maximum(total, 1e-12)
     return np.where(total > 0, mean, np.nan)
 
 
+def _mean(values: FloatArray) -> float:
+    return float(np.mean(values)) if len(values) else 0.0
+
+
 def _mean_of_known(values: FloatArray) -> FloatArray:
-    """(resamples,) means over tags, those without a figure (NaN) left out."""
+    """(resamples,) means over tags, those without a figure (NaN) left out; NaN of no tags."""
+    if not values.shape[1]:
+        return np.full(len(values), np.nan)
     known = np.isfinite(values)
     return np.asarray(np.where(known, values, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
 

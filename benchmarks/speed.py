@@ -1,0 +1,457 @@
+"""Speed and memory beside what people would otherwise use, in one run on one machine.
+
+Run: python benchmarks/speed.py [-o docs/benchmarks.md]
+Needs: pip install -e '.[benchmark]' (fastText; without it, its row is left out)
+
+Every contender is a process of its own that reads the same CSV and writes its tags to another.
+Contenders take turns, so that what else the machine does falls on all of them. The synopses are
+those of the real corpus where FOREWARN_CORPUS names its folder, else the starter corpus; either
+is repeated until there are rows enough. Nothing of them is printed.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import cycle, islice
+from pathlib import Path
+
+import click
+import numpy as np
+from report import write_section
+
+from pipeline.artefact import load_model
+from pipeline.export import export_joblib
+from pipeline.model import Model
+
+ROOT = Path(__file__).resolve().parent.parent
+STARTER = ROOT / "data" / "starter.csv"
+PYTHON = sys.executable
+FOREWARN = (PYTHON, "-m", "pipeline")
+BLURB = (
+    "A detective hunts a serial killer who poisons the guests of a seaside hotel. Her sister, who "
+    "runs its kitchen, is the only one who will talk, and the town looks away."
+)
+FLOOR = """
+import sys, pyarrow as pa, pyarrow.compute as pc, pyarrow.csv as csv
+pa.set_cpu_count(1)
+table = csv.read_csv(sys.argv[1], csv.ReadOptions(use_threads=False),
+                     csv.ParseOptions(newlines_in_values=True))
+text = table["synopsis"]
+SPLIT
+print(len(words))
+"""
+SPACES = "words = pc.utf8_split_whitespace(text)"
+REGEX = 'words = pc.split_pattern_regex(pc.utf8_lower(text), r"[^\\pL\\pN\'*]+")'
+SKLEARN = """
+import sys, time, joblib, numpy as np, pandas as pd
+pipeline, cut = joblib.load(sys.argv[1]), np.load(sys.argv[2])
+start = time.perf_counter()
+table = pd.read_csv(sys.argv[3], dtype=str, keep_default_na=False)
+flags = pipeline.predict_proba(table["title"] + "\\n" + table["synopsis"]) >= cut
+table["warnings"] = [";".join(pipeline.classes_[row]) for row in flags]
+table.to_csv(sys.argv[4], index=False)
+print(time.perf_counter() - start)
+"""
+FASTTEXT = """
+import csv, sys, time, fasttext
+fasttext.FastText.eprint = lambda *_: None
+model = fasttext.load_model(sys.argv[1])
+start = time.perf_counter()
+with open(sys.argv[2], encoding="utf-8", newline="") as source, \\
+     open(sys.argv[3], "w", encoding="utf-8", newline="") as target:
+    writer = csv.writer(target)
+    for row in csv.DictReader(source):
+        line = " ".join(f"{row['title']} {row['synopsis']}".lower().split())
+        found = model.f.predict(line + "\\n", -1, 0.0, "strict")
+        tags = [label for p, label in found if p >= 0.5]
+        writer.writerow([*row.values(), ";".join(tags)])
+print(time.perf_counter() - start)
+"""
+LATENCY = """
+import csv, json, statistics, sys, time
+from pipeline import load_model
+model = load_model()
+with open(sys.argv[1], encoding="utf-8", newline="") as source:
+    texts = [row["synopsis"] for _, row in zip(range(300), csv.DictReader(source))]
+medians = []
+for evidence in (False, True):
+    times = []
+    for text in texts[:20] + texts:
+        start = time.perf_counter()
+        model.suggest(text, evidence=evidence)
+        times.append(time.perf_counter() - start)
+    medians.append(1000 * statistics.median(times[20:]))
+print(json.dumps(medians))
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A process that ended: wall seconds, peak resident megabytes, and what it printed."""
+
+    seconds: float
+    megabytes: float
+    out: str
+
+
+def run(*command: object) -> Ran:
+    """Run a command as a process of its own, without a sound.
+
+    The memory is what the process and its children hold together, looked at every 50 ms, or the
+    peak that the system has noted of one of them, if that is more.
+
+    Raises:
+        ClickException: it failed.
+    """
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdout=out,
+            stderr=err,
+            env={**os.environ, **threads, "PYTHONPATH": path},
+            start_new_session=True,
+        )
+        peak: list[float] = [0.0]
+        watch = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)
+        watch.start()
+        process.wait()
+        seconds = time.perf_counter() - start
+        watch.join()
+        out.seek(0)
+        err.seek(0)
+        if process.returncode:
+            last = (err.read().strip().splitlines() or ["no message"])[-1]
+            raise click.ClickException(f"{command[:4]} failed: {last}")
+        return Ran(seconds, peak[0], out.read())
+
+
+def _watch(session: int, peak: list[float]) -> None:
+    while Path(f"/proc/{session}").exists():
+        held, highest = [0.0], [0.0]
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                # After the name in brackets: state, parent, group, session.
+                if int(stat.read_text().rpartition(")")[2].split()[3]) != session:
+                    continue
+                lines = (stat.parent / "status").read_text().splitlines()
+            except (OSError, IndexError):
+                continue
+            noted = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("Vm")}
+            if noted:
+                held.append(int(noted["VmRSS:"][0]) / 1024)
+                highest.append(int(noted["VmHWM:"][0]) / 1024)
+        peak[0] = max(peak[0], sum(held), *highest)
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to tag a table: the command, the rows it gets, and whether it tells its own time."""
+
+    name: str
+    command: tuple[object, ...]
+    rows: int
+    tells: bool = False
+
+    def rate(self) -> float:
+        """Rows a second of one run."""
+        ran = run(*self.command)
+        return self.rows / (float(ran.out.split()[-1]) if self.tells else ran.seconds)
+
+
+def synopses(corpus: Path | None) -> list[tuple[str, str]]:
+    """(title, synopsis) rows of the real corpus, else of the starter corpus."""
+    if corpus:
+        with gzip.open(corpus / "catalogue.jsonl.gz", "rt", encoding="utf-8") as lines:
+            return [(r["title"], r["synopsis"]) for r in map(json.loads, lines)]
+    with STARTER.open(encoding="utf-8", newline="") as file:
+        return [(row["title"], row["synopsis"]) for row in csv.DictReader(file)]
+
+
+def write_table(path: Path, texts: Sequence[tuple[str, str]], rows: int) -> Path:
+    """A CSV of so many rows, the texts repeated."""
+    if not path.exists():
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "title", "synopsis"])
+            writer.writerows((n, *row) for n, row in enumerate(islice(cycle(texts), rows)))
+    return path
+
+
+def other_formats(table: Path) -> Iterator[tuple[str, Path]]:
+    """The same table as gzip, JSON Lines and Parquet."""
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    packed = Path(f"{table}.gz")
+    with table.open("rb") as source, gzip.open(packed, "wb", 1) as target:
+        shutil.copyfileobj(source, target)
+    yield "csv.gz", packed
+    lines = table.with_suffix(".jsonl")
+    with table.open(encoding="utf-8", newline="") as source, lines.open("w") as file:
+        file.writelines(f"{json.dumps(row)}\n" for row in csv.DictReader(source))
+    yield "jsonl", lines
+    columns = table.with_suffix(".parquet")
+    options = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    whole = pyarrow.csv.read_csv(table, parse_options=options)
+    pyarrow.parquet.write_table(whole, columns, row_group_size=20_000)
+    yield "parquet", columns
+
+
+def train_fasttext(path: Path) -> Path:
+    """A fastText model of as many tags, one-vs-all, pairs of words, from the starter corpus."""
+    import fasttext
+
+    with STARTER.open(encoding="utf-8", newline="") as source:
+        rows = list(csv.DictReader(source))
+    known = sorted({tag for row in rows for tag in row["tags"].split(";") if tag})
+    lines = path.with_suffix(".txt")
+    with lines.open("w", encoding="utf-8") as file:
+        # Each of Forewarn's tags is a label, those that no row has too.
+        file.writelines(f"__label__{tag} {tag}\n" for tag in {*known, *load_model().tags})
+        for row in rows:
+            tags = " ".join(f"__label__{tag}" for tag in row["tags"].split(";") if tag)
+            line = " ".join(f"{row['title']} {row['synopsis']}".lower().split())
+            file.write(f"{tags or '__label__none'} {line}\n")
+    model = fasttext.train_supervised(
+        str(lines), loss="ova", epoch=5, wordNgrams=2, dim=100, thread=1, verbose=0
+    )
+    model.save_model(str(path))
+    return path
+
+
+def contenders(scratch: Path, table: Path, rows: int, few: Path, few_rows: int) -> list[Contender]:
+    """Everyone who tags, the floor first and Forewarn in one process next."""
+    model = load_model()
+    assert isinstance(model, Model)
+    export_joblib(model, scratch / "model.joblib")
+    np.save(scratch / "cut.npy", model.thresholds.values["balanced"])
+    floor = (PYTHON, "-c", FLOOR.replace("SPLIT", SPACES), table)
+    words = (PYTHON, "-c", FLOOR.replace("SPLIT", REGEX), table)
+    tag = (*FOREWARN, "tag", table, "-q", "-o")
+    sklearn = (PYTHON, "-c", SKLEARN, scratch / "model.joblib", scratch / "cut.npy", few)
+    found = [
+        Contender("floor: CSV read, split at white space", floor, rows),
+        Contender("`forewarn tag`, one process", (*tag, scratch / "one.csv"), rows),
+        Contender("`forewarn tag --jobs -1`", (*tag, scratch / "all.csv", "--jobs", "-1"), rows),
+        Contender("floor: CSV read, split into words by a regex", words, rows),
+        Contender(
+            "exported pipeline, ten lines of pandas",
+            (*sklearn, scratch / "few.csv"),
+            few_rows,
+            True,
+        ),
+    ]
+    if importlib.util.find_spec("fasttext"):
+        fast = (PYTHON, "-c", FASTTEXT, train_fasttext(scratch / "fasttext.bin"), few)
+        found.append(
+            Contender("fastText, as many tags", (*fast, scratch / "ft.csv"), few_rows, True)
+        )
+    return found
+
+
+def differences(one: Path, peer: Path) -> tuple[int, int]:
+    """Rows whose tags differ, and rows that both could tag."""
+    taxonomy = load_model().taxonomy
+    compared = different = 0
+    with one.open(encoding="utf-8", newline="") as a, peer.open(encoding="utf-8", newline="") as b:
+        for mine, other in zip(csv.DictReader(a), csv.DictReader(b), strict=False):
+            if mine["warning_status"] == "ok":
+                compared += 1
+                found = taxonomy.closure(filter(None, other["warnings"].split(";")))
+                different += set(filter(None, mine["warnings"].split(";"))) != found
+    return different, compared
+
+
+def throughput_table(
+    scratch: Path, table: Path, rows: int, few: Path, few_rows: int, runs: int
+) -> str:
+    """Rows a second of every contender, and ratios to Forewarn in one process."""
+    everyone = contenders(scratch, table, rows, few, few_rows)
+    rates: dict[str, list[float]] = {contender.name: [] for contender in everyone}
+    for turn in range(runs):
+        for contender in everyone:
+            rates[contender.name].append(contender.rate())
+            click.echo(f"{turn + 1}/{runs} {contender.name}", err=True)
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    mine = median[everyone[1].name]
+    lines = [
+        "| contender | rows | rows a second | Forewarn in one process is |",
+        "| --- | --- | --- | --- |",
+    ]
+    for contender in everyone:
+        ratio = mine / median[contender.name]
+        told = f"{ratio:.2g} times as fast" if ratio >= 1 else f"{1 / ratio:.2g} times as slow"
+        told = "-" if contender is everyone[1] else told
+        lines.append(
+            f"| {contender.name} | {contender.rows:,} | {median[contender.name]:,.0f} | {told} |"
+        )
+    different, compared = differences(scratch / "one.csv", scratch / "few.csv")
+    return "\n".join(lines) + (
+        f"\n\nThe exported pipeline suggested other tags on {different} of {compared:,} rows that "
+        "both could tag. Its time and fastText's are without imports and loading; Forewarn's and "
+        f"the floors' are whole processes. {os.cpu_count()} cores.\n"
+    )
+
+
+def startup_table(runs: int) -> str:
+    """Whole processes that do little, and Forewarn's ratios to the others."""
+    commands: dict[str, tuple[object, ...]] = {
+        '`python -c "import numpy"`': (PYTHON, "-c", "import numpy"),
+        '`python -c "import sklearn, pandas"`': (PYTHON, "-c", "import sklearn, pandas"),
+        "`forewarn predict`": (*FOREWARN, "predict", BLURB),
+        "`forewarn predict --no-evidence`": (*FOREWARN, "predict", BLURB, "--no-evidence"),
+        "`forewarn --help`": (*FOREWARN, "--help"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(2 * runs + 1):
+        for name, command in commands.items():
+            times[name].append(_bare_seconds(command))
+    median = {name: statistics.median(values) for name, values in times.items()}
+    numpy, sklearn, predict, *_ = median.values()
+    lines = ["| process | milliseconds |", "| --- | --- |"]
+    lines += [f"| {name} | {1000 * seconds:.0f} |" for name, seconds in median.items()]
+    return "\n".join(lines) + (
+        f"\n\n`forewarn predict` takes {predict / numpy:.2f} times as long as importing NumPy "
+        f"(goal: 1.5 times and 50 ms, here {1500 * numpy + 50:.0f} ms) and {predict / sklearn:.2f} "
+        "times as long as importing scikit-learn and pandas (goal: 0.33).\n"
+    )
+
+
+def _bare_seconds(command: tuple[object, ...]) -> float:
+    start = time.perf_counter()
+    subprocess.run([str(part) for part in command], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def latency_lines(table: Path, runs: int) -> str:
+    """Milliseconds of `Model.suggest` in a warm process."""
+    figures = [json.loads(run(PYTHON, "-c", LATENCY, table).out) for _ in range(runs)]
+    without, with_ = np.median(np.array(figures), axis=0)
+    return (
+        f"`Model.suggest` in a warm process: {without:.2f} ms without evidence (goal: 1), "
+        f"{with_:.2f} ms with (goal: 3).\n"
+    )
+
+
+def memory_table(scratch: Path, tables: dict[int, Path]) -> str:
+    """Peak memory of `forewarn tag` by rows and format; one run each."""
+    lines = ["| rows | format | seconds | peak RSS, MB |", "| --- | --- | --- | --- |"]
+    sizes = sorted(tables)
+    jobs = [(rows, "csv", tables[rows]) for rows in sizes]
+    jobs += [(n, kind, path) for n in sizes[:2] for kind, path in other_formats(tables[n])]
+    for rows, kind, path in jobs:
+        out = scratch / f"out.{kind}"
+        ran = run(*FOREWARN, "tag", path, "-q", "-o", out)
+        out.unlink()
+        lines.append(f"| {rows:,} | {kind} | {ran.seconds:.1f} | {ran.megabytes:.0f} |")
+        click.echo(lines[-1], err=True)
+    return "\n".join(lines) + "\n"
+
+
+def training_table(scratch: Path, corpus: Path | None, whole: bool) -> str:
+    """Seconds and memory of `forewarn train`; one run each."""
+    data = [ROOT / "data" / f"{name}.csv" for name in ("starter", "contrast", "contrast-2", "rare")]
+    jobs: list[tuple[str, list[object]]] = [("starter corpus", [STARTER])]
+    if corpus:
+        annotated = corpus / "annotated.jsonl.gz"
+        jobs.append(("annotated corpus", [annotated]))
+        if whole:
+            readings = sorted((ROOT / "data").glob("readings*.csv"))
+            texts = ["--texts", corpus / "catalogue.jsonl.gz"]
+            jobs.append(("everything", [annotated, *data, *readings, *texts]))
+    lines = [
+        "| trained on | rows | seconds | seconds a 1,000 rows | peak RSS, MB |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, files in jobs:
+        folder = scratch / "trained"
+        ran = run(*FOREWARN, "train", *files, "-o", folder, "-q")
+        rows = load_model(folder).provenance["rows"]
+        each = 1000 * ran.seconds / rows
+        lines.append(
+            f"| {name} | {rows:,} | {ran.seconds:.0f} | {each:.1f} | {ran.megabytes:.0f} |"
+        )
+        click.echo(lines[-1], err=True)
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Put the tables here.")
+@click.option("--rows", default=100_000, show_default=True, help="Rows for the fast contenders.")
+@click.option("--few", default=10_000, show_default=True, help="Rows for the slow ones.")
+@click.option("--runs", default=5, show_default=True, help="Runs of which the median is told.")
+@click.option("--most", default=1_000_000, show_default=True, help="Rows for the memory's growth.")
+@click.option("--everything", is_flag=True, help="Also train on everything (some minutes more).")
+def main(output: Path | None, rows: int, few: int, runs: int, most: int, everything: bool) -> None:
+    """Measure speed and memory, and print the tables.
+
+    \b
+    Example:
+      FOREWARN_CORPUS=../shared/data python benchmarks/speed.py -o docs/benchmarks.md
+    """
+    corpus = Path(os.environ["FOREWARN_CORPUS"]) if os.environ.get("FOREWARN_CORPUS") else None
+    texts = synopses(corpus)
+    words = statistics.mean(len(text.split()) for _, text in texts)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        table = write_table(scratch / "many.csv", texts, rows)
+        short = write_table(scratch / "few-rows.csv", texts, few)
+        growing = {n: scratch / f"{n}.csv" for n in sorted({few, rows, most})}
+        for n, path in growing.items():
+            write_table(path, texts, n)
+        parts = [
+            _preface(corpus, len(texts), words, runs),
+            "### Throughput\n",
+            throughput_table(scratch, table, rows, short, few, runs),
+            "### Start-up and latency\n",
+            startup_table(runs),
+            latency_lines(short, runs),
+            "### Memory of `forewarn tag`\n",
+            memory_table(scratch, growing),
+            "### Training\n",
+            training_table(scratch, corpus, everything),
+        ]
+    text = "\n".join(parts)
+    if output:
+        write_section(output, "speed", text)
+    click.echo(text)
+
+
+def _preface(corpus: Path | None, distinct: int, words: float, runs: int) -> str:
+    names = ("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "PyStemmer")
+    names += ("fasttext-wheel",) * bool(importlib.util.find_spec("fasttext"))
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    source = "the real corpus" if corpus else "the starter corpus"
+    made = datetime.now(UTC).strftime("%Y-%m-%d")
+    return (
+        "## Speed\n\nMade by `python benchmarks/speed.py -o docs/benchmarks.md`.\n\n"
+        f"{distinct:,} synopses of {source}, {words:.0f} words each on average, repeated until "
+        f"there were rows enough. Rates, start-up and latency are medians of {runs} runs or more, "
+        f"in which contenders took turns; memory and training are one run each. {made}, "
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{versions}.\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
