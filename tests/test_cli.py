@@ -276,7 +276,7 @@ def test_an_interrupted_command_ends_with_its_processes_and_leaves_nothing(
 ) -> None:
     args = {
         "predict": ("predict", "-"),
-        "train": ("train", ROOT / "data" / "starter.csv", "-o", tmp_path / "model"),
+        "train": ("train", ROOT / "data" / "starter.csv", "-o", tmp_path / "model", "--jobs", "2"),
     }[command]
     ran = start_forewarn(*args, stdin=subprocess.PIPE)
     process = psutil.Process(ran.pid)
