@@ -55,6 +55,7 @@ def open_target(target: str, pack: bool = True) -> Iterator[IO[bytes]]:
                         yield cast(IO[bytes], packed)
                 else:
                     yield raw
+                _sync(raw)
             Path(scratch).chmod(mode)
             Path(scratch).replace(path)
         finally:
@@ -180,7 +181,8 @@ def open_draft(
             yield draft
         except BaseException as error:
             kept = _keep(draft, error)
-            draft._part.close()
+            with suppress(OSError):
+                draft._part.close()
             if not kept:
                 _remove(*draft_paths(path))
             raise

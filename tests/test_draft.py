@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from conftest import STARTER, Forewarn, alive, beside, start_forewarn, until
+from conftest import ROOT, STARTER, Forewarn, alive, beside, start_forewarn, until
 
 from pipeline import draft
 from pipeline.draft import Draft, draft_paths, open_draft
@@ -97,6 +98,7 @@ def test_an_interrupted_run_goes_on_after_its_last_checkpoint(tmp_path: Path) ->
         opened.append(b"one,", {"rows": 1})
     assert not target.exists()
     assert beside(target) == [".out.csv.journal", ".out.csv.part"]
+    assert draft_paths(target)[0].stat().st_mode & 0o777 == 0o600
     with cut_off(target, resume=True) as opened:
         assert opened.place == {"rows": 1}
         opened.append(b"two,", {"rows": 2})
@@ -387,6 +389,36 @@ def test_an_interrupted_run_ends_at_once_and_says_how_to_go_on(
     assert "going on after" in resumed.stderr
     assert "12,000 rows tagged" in resumed.stderr
     assert beside(target) == []
+
+
+EXTEND = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+from test_draft import Marks, Path, draft, marked
+draft._PAUSE = draft._SHARE = 0
+print(marked(Path({source!r}), Path({target!r}), Marks(), resume=True))
+"""
+
+
+def test_a_run_that_a_full_disk_cut_off_goes_on_when_there_is_space(tmp_path: Path) -> None:
+    source, target, whole = (tmp_path / f"{name}.csv" for name in ("in", "out", "whole"))
+    source.write_text("synopsis\n" + "".join(f"{n} {'long ' * 50}\n" for n in range(600)))
+    names = {"root": ROOT, "tests": ROOT / "tests", "source": source, "target": target}
+    code = EXTEND.format(**{name: str(path) for name, path in names.items()})
+    # A limit on the size of a file, in blocks of 512 bytes, stands for the disk.
+    ran = subprocess.run(
+        ["sh", "-c", 'ulimit -f 300; exec "$@"', "sh", sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"InterruptedRunError: {target}: cannot be written (File too large)" in ran.stderr
+    assert not target.exists()
+    rest = Marks()
+    assert marked(source, target, rest, resume=True) == 600
+    assert rest.seen < 600
+    assert marked(source, whole, Marks()) == 600
+    assert target.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.parametrize(
