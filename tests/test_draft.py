@@ -41,18 +41,18 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that writes 12,000 invented rows to a file of an ending."""
+    """A function that writes 30,000 invented rows to a file of an ending."""
     desk = tmp_path_factory.mktemp("catalogue")
     with STARTER.open(encoding="utf-8", newline="") as file:
         texts = [(row["title"], row["synopsis"]) for row in csv.DictReader(file)]
-    rows = [(n, *texts[n % len(texts)]) for n in range(12_000)]
+    rows = [(n, *texts[n % len(texts)]) for n in range(30_000)]
     names = ("id", "title", "synopsis")
     table = pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
 
     def write(ending: str) -> Path:
         path = desk / f"in{ending}"
         if ending == ".parquet":
-            pq.write_table(table, path, row_group_size=5000)
+            pq.write_table(table, path, row_group_size=9000)
             return path
         with pa.output_stream(path) as sink:
             if ending.startswith(".jsonl"):
@@ -387,7 +387,7 @@ def test_an_interrupted_run_ends_at_once_and_says_how_to_go_on(
     resumed = forewarn(*args, "--resume")
     assert resumed.rc == 0, resumed.stderr
     assert "going on after" in resumed.stderr
-    assert "12,000 rows tagged" in resumed.stderr
+    assert "30,000 rows tagged" in resumed.stderr
     assert beside(target) == []
 
 
