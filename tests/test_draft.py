@@ -335,10 +335,10 @@ def test_killed_at_random_moments_and_continued_the_output_is_that_of_an_undistu
     assert start_forewarn(*args, "-o", whole).wait(120) == 0
     lasts = time.monotonic() - begun
     chance, kills, went_on = random.Random(ending), 0, 0
-    while True:
+    while kills < KILLS or not went_on:
         ran = start_forewarn(*args, "-o", target, "--resume", "--jobs", chance.choice("12"))
         try:
-            _, told = ran.communicate(timeout=None if kills >= KILLS else chance.random() * lasts)
+            _, told = ran.communicate(timeout=chance.random() * lasts)
         except subprocess.TimeoutExpired:
             ran.kill()
             _, told = ran.communicate()
@@ -346,11 +346,11 @@ def test_killed_at_random_moments_and_continued_the_output_is_that_of_an_undistu
         else:
             assert ran.returncode == 0, told
             assert target.read_bytes() == whole.read_bytes()
-            assert beside(target) == []
             target.unlink()
-            if kills >= KILLS:
-                break
         went_on += "going on after" in told
+    assert start_forewarn(*args, "-o", target, "--resume").wait(120) == 0
+    assert target.read_bytes() == whole.read_bytes()
+    assert beside(target) == []
     print(f"{ending}: {kills} kills, {went_on} runs went on from a checkpoint")
 
 
