@@ -194,7 +194,8 @@ def extend(
             if start.rows:
                 note(f"{target}: going on after {start.rows:,} rows of an interrupted run")
             with open_table(source, kind, added, columns, chunk, read, start, packed) as reading:
-                task = partial(reading.layout.lengthen, again or (lambda: added))
+                make = again if again and jobs > 1 else lambda: added
+                task = partial(reading.layout.lengthen, make)
                 with closing(in_order(task, reading.chunks, jobs)) as pieces:
                     if not start.rows:
                         draft.append(reading.head, None)

@@ -175,6 +175,15 @@ def test_a_model_that_was_never_saved_is_shared_too(starter_model: Model, tmp_pa
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
+def test_one_process_uses_the_model_that_it_has(
+    monkeypatch: pytest.MonkeyPatch, starter_model: Model, tmp_path: Path
+) -> None:
+    (tmp_path / "in.csv").write_text("synopsis\nshort\n")
+    tagger = Tagger(starter_model)
+    monkeypatch.setattr("pipeline.artefact.load_model", None)
+    assert tag_table(str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), tagger) == 1
+
+
 @pytest.mark.slow
 def test_a_model_replaced_during_a_run_is_noticed(starter_model: Model, tmp_path: Path) -> None:
     save_model(starter_model, tmp_path / "model")
