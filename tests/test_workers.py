@@ -165,8 +165,6 @@ def test_several_processes_write_every_format_as_one_does(
 
 @pytest.mark.slow
 def test_a_model_that_was_never_saved_is_shared_too(starter_model: Model, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     source = tmp_path / "in.csv"
     pyarrow.csv.write_csv(pa.table({"synopsis": [GRIM, AFFAIR, MILD]}), source)
     for name, model in (("a", starter_model), ("b", replace(starter_model, folder=None))):
@@ -190,7 +188,7 @@ def test_a_model_replaced_during_a_run_is_noticed(starter_model: Model, tmp_path
     source = tmp_path / "in.csv"
     source.write_text("synopsis\n" + "short\n" * 9)
     held = load_model(tmp_path / "model")
-    other = Model(**{**vars(starter_model), "bias": starter_model.bias + 1})
+    other = replace(starter_model, bias=starter_model.bias + 1)
 
     def swap(_: int) -> None:
         save_model(other, tmp_path / "model")
