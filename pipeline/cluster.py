@@ -207,7 +207,7 @@ class _ModelFiles(WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: Worker) -> None:
         """Write the files."""
-        self.folder = Path(tempfile.mkdtemp(prefix="forewarn-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="forewarn-", dir=worker.local_directory))
         for name, data in self._files.items():
             (self.folder / name).write_bytes(data)
 
