@@ -89,7 +89,7 @@ def test_a_folder_of_tables_is_tagged_as_on_one_machine(
 def test_a_worker_killed_in_the_middle_of_a_job_loses_no_row_and_doubles_none(
     cluster: LocalCluster, client: Client, starter_model: Model, tmp_path: Path
 ) -> None:
-    source, target = write_parts(tmp_path, 4, 6000)
+    source, target = write_parts(tmp_path, 4, 4000)
     tagger, rows_tagged = Tagger(starter_model), []
     address = cluster.scheduler_address
     job = threading.Thread(
@@ -103,11 +103,11 @@ def test_a_worker_killed_in_the_middle_of_a_job_loses_no_row_and_doubles_none(
     busy = next(worker for worker, keys in client.processing().items() if keys)
     os.kill(before[busy], signal.SIGKILL)
     job.join(120)
-    assert rows_tagged == [24_000]
+    assert rows_tagged == [16_000]
     assert before[busy] not in client.run(os.getpid).values()
     assert_tagged_as_on_one_machine(source, target, tagger)
     ids = [row["id"] for path in target.iterdir() for row in csv.DictReader(path.open())]
-    assert sorted(ids) == sorted(f"{part}-{n}" for part in range(4) for n in range(6000))
+    assert sorted(ids) == sorted(f"{part}-{n}" for part in range(4) for n in range(4000))
 
 
 def test_a_malformed_table_is_named_and_the_others_need_not_be_tagged_again(
@@ -131,7 +131,7 @@ def test_a_malformed_table_is_named_and_the_others_need_not_be_tagged_again(
 def test_the_command_line_tags_on_a_cluster_and_ctrl_c_ends_it(
     cluster: LocalCluster, forewarn: Forewarn, starter_folder: Path, tmp_path: Path
 ) -> None:
-    source, target = write_parts(tmp_path, 8, 6000)
+    source, target = write_parts(tmp_path, 8, 3000)
     args = ("tag", f"{source}/*.csv", "-o", target, "--model", starter_folder)
     args = (*args, "--dask", cluster.scheduler_address)
     ran = start_forewarn(*args)
@@ -144,7 +144,7 @@ def test_the_command_line_tags_on_a_cluster_and_ctrl_c_ends_it(
     assert not target.exists()
     done = forewarn(*args, "--resume")
     assert done.rc == 0, done.stderr
-    assert "48,000 rows tagged" in done.stderr
+    assert "24,000 rows tagged" in done.stderr
     assert len(list(target.iterdir())) == 8
     again = forewarn(*args)
     assert again.rc == 2
