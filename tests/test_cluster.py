@@ -40,7 +40,7 @@ def cluster() -> Iterator[LocalCluster]:
 @pytest.fixture
 def client(cluster: LocalCluster) -> Iterator[Client]:
     with Client(cluster, set_as_default=False) as opened:
-        opened.wait_for_workers(2, timeout=60)
+        opened.wait_for_workers(2, timeout=240)
         yield opened
 
 
@@ -102,7 +102,7 @@ def test_a_worker_killed_in_the_middle_of_a_job_loses_no_row_and_doubles_none(
     # The worker that is writing that output now.
     busy = next(worker for worker, keys in client.processing().items() if keys)
     os.kill(before[busy], signal.SIGKILL)
-    job.join(120)
+    job.join(240)
     assert rows_tagged == [16_000]
     assert before[busy] not in client.run(os.getpid).values()
     assert_tagged_as_on_one_machine(source, target, tagger)
@@ -138,7 +138,7 @@ def test_the_command_line_tags_on_a_cluster_and_ctrl_c_ends_it(
     journal = tmp_path / ".out.journal"
     until(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1)
     os.kill(ran.pid, signal.SIGINT)
-    _, told = ran.communicate(timeout=60)
+    _, told = ran.communicate(timeout=240)
     assert ran.returncode == 130, told
     assert "--resume" in told.splitlines()[-1]
     assert not target.exists()
@@ -164,7 +164,7 @@ def test_a_model_trained_on_a_cluster_that_loses_a_worker_is_the_same_model(
     until(lambda: any("fit" in key for keys in client.processing().values() for key in keys))
     busy = next(worker for worker, keys in client.processing().items() if keys)
     os.kill(before[busy], signal.SIGKILL)
-    _, told = ran.communicate(timeout=120)
+    _, told = ran.communicate(timeout=240)
     assert ran.returncode == 0, told
     for name in ("weights.npy", "idf.npy", "bias.npy", "vocabulary.txt"):
         assert (tmp_path / "model" / name).read_bytes() == (starter_folder / name).read_bytes()

@@ -332,7 +332,7 @@ def test_killed_at_random_moments_and_continued_the_output_is_that_of_an_undistu
     )
     args = ("tag", source, "--model", starter_folder, "--scores")
     begun = time.monotonic()
-    assert start_forewarn(*args, "-o", whole).wait(120) == 0
+    assert start_forewarn(*args, "-o", whole).wait(240) == 0
     lasts = time.monotonic() - begun
     chance, kills, went_on = random.Random(ending), 0, 0
     while kills < KILLS or not went_on:
@@ -348,7 +348,7 @@ def test_killed_at_random_moments_and_continued_the_output_is_that_of_an_undistu
             assert target.read_bytes() == whole.read_bytes()
             target.unlink()
         went_on += "going on after" in told
-    assert start_forewarn(*args, "-o", target, "--resume").wait(120) == 0
+    assert start_forewarn(*args, "-o", target, "--resume").wait(240) == 0
     assert target.read_bytes() == whole.read_bytes()
     assert beside(target) == []
     print(f"{ending}: {kills} kills, {went_on} runs went on from a checkpoint")
@@ -377,7 +377,7 @@ def test_an_interrupted_run_ends_at_once_and_says_how_to_go_on(
     assert len(family) > int(jobs) - (jobs == "1")
     # Ctrl-C reaches every process of a terminal; SIGTERM is sent to one.
     (os.killpg if number is signal.SIGINT else os.kill)(ran.pid, number)
-    _, told = ran.communicate(timeout=20)
+    _, told = ran.communicate(timeout=240)
     assert ran.returncode == code
     (line,) = told.splitlines()
     assert line.startswith("forewarn: ")

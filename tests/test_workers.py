@@ -115,8 +115,8 @@ def test_workers_end_with_the_process_that_started_them(number: signal.Signals) 
     family = psutil.Process(ran.pid).children(recursive=True)
     assert len(family) >= 2
     os.kill(ran.pid, number)
-    ran.communicate(timeout=20)
-    _, left = psutil.wait_procs(family, timeout=20)
+    ran.communicate(timeout=240)
+    _, left = psutil.wait_procs(family, timeout=240)
     assert [process for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
@@ -210,7 +210,7 @@ def test_a_run_that_lost_a_worker_says_so_and_goes_on(
     part, _ = draft_paths(target)
     until(lambda: part.exists() and part.stat().st_size > 1_500_000)
     os.kill(children(ran.pid)[0].pid, signal.SIGKILL)
-    _, told = ran.communicate(timeout=60)
+    _, told = ran.communicate(timeout=240)
     assert ran.returncode == 2
     (line,) = told.splitlines()
     assert line.startswith("forewarn: a worker process was killed, perhaps for want of memory")
