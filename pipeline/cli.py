@@ -41,6 +41,8 @@ class _Group(click.Group):
             sys.exit(141)
         except MemoryError as error:
             _ended("out of memory", error, 2)
+        except OSError as error:
+            _ended(str(error), error, 2)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

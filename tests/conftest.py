@@ -69,8 +69,8 @@ def start_forewarn(*args: object, stdin: int | None = None) -> subprocess.Popen[
 
 
 def until(happened: Callable[[], bool]) -> None:
-    """Wait for something to happen, a minute at most."""
-    deadline = time.monotonic() + 60
+    """Wait for something to happen, some minutes at most: a gate may be a busy machine."""
+    deadline = time.monotonic() + 240
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.01)

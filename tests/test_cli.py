@@ -276,7 +276,7 @@ def test_an_interrupted_command_ends_with_its_processes_and_leaves_nothing(
 ) -> None:
     args = {
         "predict": ("predict", "-"),
-        "train": ("train", ROOT / "data" / "starter.csv", "-o", tmp_path / "model"),
+        "train": ("train", ROOT / "data" / "starter.csv", "-o", tmp_path / "model", "--jobs", "2"),
     }[command]
     ran = start_forewarn(*args, stdin=subprocess.PIPE)
     process = psutil.Process(ran.pid)
@@ -286,7 +286,7 @@ def test_an_interrupted_command_ends_with_its_processes_and_leaves_nothing(
         until(lambda: len(process.children(recursive=True)) > 2)
     family = process.children(recursive=True)
     (os.killpg if number is signal.SIGINT else os.kill)(ran.pid, number)
-    _, err = ran.communicate(timeout=60)
+    _, err = ran.communicate(timeout=240)
     assert (ran.returncode, err) == (code, f"forewarn: {told}\n")
     until(lambda: not any(alive(child) for child in family))
     assert list(tmp_path.iterdir()) == []
