@@ -17,6 +17,7 @@ from pipeline.decision import PROFILES, FloatArray, Thresholds
 from pipeline.errors import ModelError, TaxonomyError
 from pipeline.model import AnyModel, Model
 from pipeline.taxonomy import Taxonomy
+from pipeline.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from pipeline.accurate import AccurateModel
@@ -99,11 +100,10 @@ def load_model(name: str | Path = "default") -> AnyModel:
             key: np.load(folder / f"{key}.npy", allow_pickle=False, mmap_mode="r")
             for key in _ARRAYS
         }
-        vocabulary = tuple((folder / _VOCABULARY).read_text(encoding="utf-8").split("\n")[:-1])
         model = Model(
             taxonomy=Taxonomy.from_dict(config["taxonomy"], str(folder / _CONFIG)),
             tags=tuple(config["tags"]),
-            vocabulary=vocabulary,
+            vocabulary=Vocabulary((folder / _VOCABULARY).read_bytes()),
             idf=np.array(arrays["idf"]),
             weights=arrays["weights"],
             bias=np.array(arrays["bias"]),

@@ -42,7 +42,9 @@ def to_pipeline(model: Model) -> Pipeline:
     Its input are strings of title, newline, synopsis, as a catalogue writes them.
     Its `predict_proba` gives an (n, tags) array in the taxonomy's order.
     """
-    vectorizer = TfidfVectorizer(analyzer=analyze_given, binary=True, vocabulary=model.vocabulary)
+    vectorizer = TfidfVectorizer(
+        analyzer=analyze_given, binary=True, vocabulary=tuple(model.vocabulary)
+    )
     vectorizer.idf_ = model.idf.astype(np.float64)
     classifier = ClosedClassifier(LogisticRegression())
     classifier.implications = model.implications

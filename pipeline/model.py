@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from pipeline.errors import ModelError
 from pipeline.features import Occurrence, analyze, occurrences
 from pipeline.synopsis import CleanText, Status, clean, clean_with_offsets, status
 from pipeline.taxonomy import Taxonomy
+from pipeline.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from pipeline.accurate import AccurateModel
@@ -140,7 +141,7 @@ class Model:
 
     taxonomy: Taxonomy
     tags: tuple[str, ...]
-    vocabulary: tuple[str, ...]
+    vocabulary: Sequence[str]
     idf: npt.NDArray[np.float32]
     weights: npt.NDArray[np.float16]
     bias: npt.NDArray[np.float64]
@@ -151,14 +152,14 @@ class Model:
     suggest = suggest
 
     @cached_property
-    def _columns(self) -> dict[str, int]:
-        return dict(zip(self.vocabulary, range(len(self.vocabulary)), strict=True))
+    def _features(self) -> Vocabulary:
+        return Vocabulary.of(self.vocabulary)
 
     @cached_property
     def _table(self) -> FeatureTable:
         from pipeline.batch import FeatureTable
 
-        return FeatureTable(self._columns)
+        return FeatureTable(self._features.columns)
 
     @cached_property
     def _wide_weights(self) -> FloatArray:
@@ -175,7 +176,7 @@ class Model:
             return self._many_log_odds(documents)
         logits = np.empty((len(documents), len(self.tags)))
         for row, document in enumerate(documents):
-            found, values = self._row(set(analyze(document)))
+            found, values = self._row(self._features.find(set(analyze(document))))
             logits[row] = values @ self.weights[found].astype(np.float64) + self.bias
         return logits
 
@@ -223,7 +224,8 @@ class Model:
         """
         found = {name: occurrences(text) for name, text in fields.items()}
         counts = Counter(o.name for places in found.values() for o in places)
-        columns, values = self._row(counts)
+        known = self._features.find(counts)
+        columns, values = self._row(known)
         position = {int(column): place for place, column in enumerate(columns)}
         shares = values[:, None] * self.weights[columns].astype(np.float64)
         logits = shares.sum(axis=0) + self.bias
@@ -231,17 +233,15 @@ class Model:
         for tag in tags:
             source = strongest(tag, logits, self.implications)
             weight_of = {
-                name: float(shares[position[self._columns[name]], source]) / count
-                for name, count in counts.items()
-                if name in self._columns
+                name: float(shares[position[column], source]) / counts[name]
+                for name, column in known.items()
             }
             result[tag] = {name: _word_weights(found[name], weight_of) for name in fields}
         return result
 
-    def _row(self, names: Iterable[str]) -> tuple[npt.NDArray[np.int64], FloatArray]:
-        """Columns and L2-normalised idf values of the known features among `names`."""
-        known = [column for column in map(self._columns.get, names) if column is not None]
-        found = np.sort(np.array(known, dtype=np.int64))
+    def _row(self, known: Mapping[str, int]) -> tuple[npt.NDArray[np.int64], FloatArray]:
+        """Columns, rising, and L2-normalised idf values of features given with their columns."""
+        found = np.sort(np.array(list(known.values()), dtype=np.int64))
         values = self.idf[found].astype(np.float64)
         norm = math.sqrt(float(values @ values))
         return found, values / norm if norm else values
