@@ -51,6 +51,8 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.store and os.environ.get("FOREWARN_CORPUS"):
         parser.error("outputs are stored from what ships alone; unset FOREWARN_CORPUS first")
+    if corpus := os.environ.get("FOREWARN_CORPUS"):
+        os.environ["FOREWARN_CORPUS"] = str(Path(corpus).resolve())
     known = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
     if strange := [name for name in asked.names if Path(name).stem not in known]:
         parser.error(f"no notebook {strange[0]!r}; there are {', '.join(known)}")
