@@ -34,6 +34,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
         timeout=SECONDS_A_CELL,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(FOLDER)}},
     )
     client.execute()

@@ -190,7 +190,7 @@ def test_no_text_of_a_corpus_outside_the_project_is_printed(
     """Every third word of this corpus is a mark, so that hardly a phrase of it lacks one."""
     pytest.importorskip("nbclient")
     pytest.importorskip("matplotlib")
-    write_marked_corpus(tmp_path / "annotated.jsonl.gz", rows=300)
+    write_marked_corpus(tmp_path, rows=300)
     monkeypatch.setenv("FOREWARN_CORPUS", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = module("execute").execute(FOLDER / f"{name}.ipynb")
@@ -198,11 +198,16 @@ def test_no_text_of_a_corpus_outside_the_project_is_printed(
     assert "zqx" not in printed(notebook).casefold()
 
 
-def write_marked_corpus(path: Path, rows: int) -> None:
+def write_marked_corpus(folder: Path, rows: int) -> None:
+    """An annotated file and a catalogue's, with the names and columns of the real ones."""
     with STARTER.open(newline="", encoding="utf-8") as file:
         starter = sorted(csv.DictReader(file), key=lambda row: -len(row["tags"]))[:rows]
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        for row in starter:
-            marked = {key: re.sub(r"(\S+ \S+)", r"\1 zqx", row[key]) for key in ("synopsis",)}
-            tags = {key: row[key].split(";") if row[key] else [] for key in ("tags", "maybe")}
-            file.write(json.dumps({"title": f"zqx {row['title']}", **marked, **tags}) + "\n")
+    for row in starter:
+        row["title"] = f"zqx {row['title']}"
+        row["synopsis"] = re.sub(r"(\S+ \S+)", r"\1 zqx", row["synopsis"])
+    for name, columns in (("annotated", ["maybe"]), ("catalogue", ["catalogue"])):
+        with gzip.open(folder / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
+            for row in starter:
+                kept = {"catalogue": "library", **row}
+                cells = {key: kept[key] for key in ("title", "synopsis", "tags", *columns)}
+                file.write(json.dumps(cells) + "\n")
