@@ -128,6 +128,22 @@ def calibration_error(probabilities: FloatArray, labels: BoolArray) -> float:
     return float(np.abs(gaps).sum() / len(probabilities))
 
 
+def micro_f1(
+    suggested: BoolArray,
+    labels: LabelArray,
+    works: IntArray,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> tuple[float, Interval]:
+    """Micro F1 of (n, tags) suggestions, with its 95 % bootstrap interval over works (n,)."""
+    counts = _confusion(suggested, labels).sum(axis=1)
+    weights = _resample(works, resamples, seed)
+    _, work_of_row = np.unique(works, return_inverse=True)
+    by_work = np.zeros((weights.shape[1], 3))
+    np.add.at(by_work, work_of_row, counts)
+    return float(_f1(counts.sum(axis=0))), _interval(_f1(weights @ by_work))
+
+
 def _confusion(suggested: BoolArray, labels: LabelArray) -> IntArray:
     true, false = labels == 1, labels == 0
     return np.stack([suggested & true, suggested & false, ~suggested & true], axis=2).astype(

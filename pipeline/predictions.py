@@ -1,0 +1,75 @@
+"""What a model says of a labelled corpus, row by row, beside what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.corpus import Corpus
+from pipeline.decision import PROFILES, FloatArray
+from pipeline.evaluation import Evaluation, evaluate
+from pipeline.model import AnyModel
+
+BoolArray = npt.NDArray[np.bool_]
+LabelArray = npt.NDArray[np.int8]
+Progress = Callable[[int, int], None]
+_CHUNK = 100
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities and suggestions for each row of a corpus, and by whom they were made.
+
+    Attributes:
+        corpus: the rows, with their labels, works, files and catalogues.
+        tags: ids of the columns.
+        probabilities: (n, tags) calibrated probabilities.
+        suggested: (n, tags) suggestions by profile (or by `threshold P`).
+    """
+
+    corpus: Corpus
+    tags: tuple[str, ...]
+    probabilities: FloatArray
+    suggested: dict[str, BoolArray]
+
+    @cached_property
+    def labels(self) -> LabelArray:
+        """(n, tags) label states of the model's tags; see `Corpus`."""
+        index = self.corpus.taxonomy.index
+        return self.corpus.labels[:, [index[tag] for tag in self.tags]]
+
+    def evaluations(self) -> dict[str, Evaluation]:
+        """The figures of each set of suggestions."""
+        return {
+            name: evaluate(
+                self.tags, self.probabilities, suggested, self.labels, self.corpus.works
+            )
+            for name, suggested in self.suggested.items()
+        }
+
+
+def predict_corpus(
+    model: AnyModel,
+    corpus: Corpus,
+    threshold: float | None = None,
+    progress: Progress | None = None,
+) -> Predictions:
+    """What a model says of each row of a corpus of its own taxonomy, in every profile.
+
+    With a `threshold`, the suggestions of that probability come first.
+    """
+    parts = []
+    for start in range(0, len(corpus), _CHUNK):
+        parts.append(model.predict_proba(corpus.documents[start : start + _CHUNK]))
+        if progress:
+            progress(min(start + _CHUNK, len(corpus)), len(corpus))
+    probabilities = np.concatenate(parts)
+    suggested = {profile: model.decide(probabilities, profile) for profile in PROFILES}
+    if threshold is not None:
+        own = {f"threshold {threshold:g}": model.decide(probabilities, threshold=threshold)}
+        suggested = own | suggested
+    return Predictions(corpus, model.tags, probabilities, suggested)
