@@ -79,12 +79,12 @@ def model_card(run: TrainingRun, name: str) -> str:
         sources=_markdown(_profile_rows(run.by_source)),
         per_tag=_markdown(tag_rows(balanced)),
         reached=_unreached(run),
-        **_method(run.model),
+        **method(run.model),
     )
 
 
-def _method(model: AnyModel) -> dict[str, str]:
-    """What a card says of its kind of model."""
+def method(model: AnyModel) -> dict[str, str]:
+    """What kind of model it is, how it was made, and how its held-out figures came about."""
     facts = model.provenance
     if isinstance(model, Model):
         return {
