@@ -268,6 +268,8 @@ def _draw(width: int, height: int | Spec, layers: list[Spec]) -> str:
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": width,
         "height": height,
+        # Fitted plots are of one size, letters and all, so that they stand well side by side.
+        "autosize": {"type": "pad" if isinstance(height, dict) else "fit", "contains": "padding"},
         "config": _CONFIG,
         "layer": layers,
         # A shape or colour per layer: profiles and labels are different scales.

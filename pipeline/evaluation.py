@@ -74,30 +74,21 @@ def evaluate(
     Macro figures are means over the tags with at least one positive. Intervals resample works
     (n,), not rows, so that copies and sequels do not make them too narrow.
     """
-    counts = _confusion(suggested, labels)
-    weights = _resample(works, resamples, seed)
-    _, work_of_row = np.unique(works, return_inverse=True)
-    by_work = np.zeros((weights.shape[1], *counts.shape[1:]))
-    np.add.at(by_work, work_of_row, counts)
-    resampled = np.tensordot(weights, by_work, axes=1)
+    boot = bootstrap(probabilities, suggested, labels, works, seed, resamples)
     scored = [t for t in range(len(tag_ids)) if (labels[:, t] == 1).any()]
-    total = counts.sum(axis=0)
+    total = _confusion(suggested, labels).sum(axis=0)
     f1 = _f1(total)
-    # A resample without a tag's positives says nothing of it.
-    f1_boot = np.where(resampled[..., [0, 2]].sum(axis=2) > 0, _f1(resampled), np.nan)
-    ap, ap_boot = _average_precisions(probabilities, labels, scored, weights[:, work_of_row])
+    ap = {t: average_precision(probabilities[:, t], labels[:, t]) for t in scored}
     known = labels >= 0
     return Evaluation(
         rows=len(labels),
-        works=weights.shape[1],
+        works=len(np.unique(works)),
         micro_f1=float(_f1(total.sum(axis=0))),
-        micro_f1_interval=_interval(_f1(resampled.sum(axis=1))),
+        micro_f1_interval=interval(boot.micro_f1),
         macro_f1=float(np.mean(f1[scored])) if scored else 0.0,
-        macro_f1_interval=_interval(_mean_of_known(f1_boot[:, scored])) if scored else (0.0, 0.0),
+        macro_f1_interval=interval(boot.macro_f1),
         mean_average_precision=float(np.mean(list(ap.values()))) if scored else 0.0,
-        mean_average_precision_interval=_interval(_mean_of_known(ap_boot))
-        if scored
-        else (0.0, 0.0),
+        mean_average_precision_interval=interval(boot.mean_average_precision),
         micro_precision=_ratio(total[:, 0].sum(), total[:, 0].sum() + total[:, 1].sum()),
         micro_recall=_ratio(total[:, 0].sum(), total[:, 0].sum() + total[:, 2].sum()),
         expected_calibration_error=calibration_error(probabilities[known], labels[known] == 1),
@@ -110,11 +101,11 @@ def evaluate(
                 precision=_ratio(total[t, 0], total[t, 0] + total[t, 1]),
                 recall=_ratio(total[t, 0], total[t, 0] + total[t, 2]),
                 f1=float(f1[t]),
-                f1_interval=_interval(f1_boot[:, t]),
+                f1_interval=interval(boot.f1[:, t]),
                 average_precision=ap[t],
-                average_precision_interval=_interval(ap_boot[:, place]),
+                average_precision_interval=interval(boot.average_precision[:, t]),
             )
-            for place, t in enumerate(scored)
+            for t in scored
         ),
     )
 
@@ -126,6 +117,55 @@ def calibration_error(probabilities: FloatArray, labels: BoolArray) -> float:
     bins = np.minimum((probabilities * _BINS).astype(int), _BINS - 1)
     gaps = np.bincount(bins, probabilities - labels, minlength=_BINS)
     return float(np.abs(gaps).sum() / len(probabilities))
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Figures of resampled works; with equal works and seed, resample i is the same works.
+
+    `micro_f1`, `macro_f1` and `mean_average_precision` are (resamples,); `f1` and
+    `average_precision` are (resamples, tags), NaN where a resample says nothing of a tag.
+    """
+
+    micro_f1: FloatArray
+    macro_f1: FloatArray
+    mean_average_precision: FloatArray
+    f1: FloatArray
+    average_precision: FloatArray
+
+
+def bootstrap(
+    probabilities: FloatArray,
+    suggested: BoolArray,
+    labels: LabelArray,
+    works: IntArray,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Bootstrap:
+    """The figures of `evaluate`, again for works (n,) drawn with replacement."""
+    weights = _resample(works, resamples, seed)
+    _, work_of_row = np.unique(works, return_inverse=True)
+    counts = _confusion(suggested, labels)
+    by_work = np.zeros((weights.shape[1], *counts.shape[1:]))
+    np.add.at(by_work, work_of_row, counts)
+    resampled = np.tensordot(weights, by_work, axes=1)
+    # A resample without a tag's positives says nothing of it.
+    f1 = np.where(resampled[..., [0, 2]].sum(axis=2) > 0, _f1(resampled), np.nan)
+    ap = np.full(f1.shape, np.nan)
+    for tag in np.flatnonzero((labels == 1).any(axis=0)):
+        ap[:, tag] = _average_precisions(
+            probabilities[:, tag], labels[:, tag], weights[:, work_of_row]
+        )
+    scored = (labels == 1).any(axis=0)
+    return Bootstrap(
+        _f1(resampled.sum(axis=1)), _mean_of_known(f1[:, scored]), _mean_of_known(ap), f1, ap
+    )
+
+
+def average_precision(probabilities: FloatArray, labels: LabelArray) -> float:
+    """Of one tag: (n,) probabilities and labels, those below 0 left out."""
+    known = labels >= 0
+    return float(average_precision_score(labels[known] == 1, probabilities[known]))
 
 
 def micro_f1(
@@ -141,7 +181,7 @@ def micro_f1(
     _, work_of_row = np.unique(works, return_inverse=True)
     by_work = np.zeros((weights.shape[1], 3))
     np.add.at(by_work, work_of_row, counts)
-    return float(_f1(counts.sum(axis=0))), _interval(_f1(weights @ by_work))
+    return float(_f1(counts.sum(axis=0))), interval(_f1(weights @ by_work))
 
 
 def _confusion(suggested: BoolArray, labels: LabelArray) -> IntArray:
@@ -167,22 +207,16 @@ def _resample(works: IntArray, resamples: int, seed: int) -> FloatArray:
 
 
 def _average_precisions(
-    probabilities: FloatArray, labels: LabelArray, scored: list[int], weights: FloatArray
-) -> tuple[dict[int, float], FloatArray]:
-    exact: dict[int, float] = {}
-    resampled = np.full((len(weights), len(scored)), np.nan)
-    for place, tag in enumerate(scored):
-        known = labels[:, tag] >= 0
-        truth, scores = labels[known, tag] == 1, probabilities[known, tag]
-        exact[tag] = float(average_precision_score(truth, scores))
-        order = np.argsort(-scores, kind="stable")
-        ranked = scores[order]
-        # Tied scores are ranked together: each counts at the end of its run.
-        ends = np.searchsorted(-ranked, -ranked, side="right") - 1
-        resampled[:, place] = _weighted_average_precision(
-            truth[order], ends, weights[:, known][:, order]
-        )
-    return exact, resampled
+    probabilities: FloatArray, labels: LabelArray, weights: FloatArray
+) -> FloatArray:
+    """(resamples,) average precision of one tag; (resamples, n) weights count the rows."""
+    known = labels >= 0
+    truth, scores = labels[known] == 1, probabilities[known]
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    # Tied scores are ranked together: each counts at the end of its run.
+    ends = np.searchsorted(-ranked, -ranked, side="right") - 1
+    return _weighted_average_precision(truth[order], ends, weights[:, known][:, order])
 
 
 def _weighted_average_precision(
@@ -204,7 +238,8 @@ def _mean_of_known(values: FloatArray) -> FloatArray:
     return np.asarray(np.where(known, values, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
 
 
-def _interval(values: FloatArray) -> Interval:
+def interval(values: FloatArray) -> Interval:
+    """The middle 95 % of values, those that are not known (NaN) left out."""
     known = values[np.isfinite(values)]
     if not len(known):
         return 0.0, 0.0

@@ -45,9 +45,7 @@ class Predictions:
     def evaluations(self) -> dict[str, Evaluation]:
         """The figures of each set of suggestions."""
         return {
-            name: evaluate(
-                self.tags, self.probabilities, suggested, self.labels, self.corpus.works
-            )
+            name: evaluate(self.tags, self.probabilities, suggested, self.labels, self.corpus.works)
             for name, suggested in self.suggested.items()
         }
 

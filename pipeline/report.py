@@ -30,7 +30,7 @@ from pipeline.training import TrainingRun
 
 Progress = Callable[[int, int], None]
 
-_BIG, _MIDDLE, _SMALL = (330, 230), (250, 160), (120, 84)
+_BIG, _MIDDLE, _SMALL = (370, 270), (310, 210), (124, 88)
 """Width and height of the plots, in units of their own letters; the page scales them."""
 
 
