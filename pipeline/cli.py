@@ -6,16 +6,16 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline import __version__
+from pipeline import __version__, terminal
 from pipeline.errors import ForewarnError, TableError
 
 if TYPE_CHECKING:
-    from pipeline.model import Suggestion
     from pipeline.taxonomy import Tag, Taxonomy
     from pipeline.training import TrainingRun
 
@@ -79,6 +79,12 @@ _threshold_option = click.option(
 _taxonomy_option = click.option(
     "--tags", "tags_file", type=click.Path(), metavar="FILE", help="Your own taxonomy (TOML)."
 )
+_report_option = click.option(
+    "--report",
+    "report_file",
+    metavar="FILE.html",
+    help="Also write a page to look at. It holds texts of CORPUS: do not publish it.",
+)
 _column_option = click.option(
     "--column",
     "columns",
@@ -129,7 +135,7 @@ def predict(
     if as_json:
         click.echo(json.dumps(suggestion.to_dict(), ensure_ascii=False))
     else:
-        click.echo(_suggestion_text(suggestion, not no_evidence))
+        click.echo(terminal.suggestion_text(suggestion, not no_evidence))
 
 
 @main.command()
@@ -205,6 +211,7 @@ def tag(
     type=click.IntRange(2),
     help="A tag that fewer works have is left out.",
 )
+@_report_option
 @click.option("--json", "as_json", is_flag=True, help="Print the held-out figures as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def train(
@@ -217,6 +224,7 @@ def train(
     jobs: int,
     folds: int,
     min_positives: int,
+    report_file: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -228,18 +236,25 @@ def train(
 
     \b
     Example:
-      forewarn train my-labels.csv data/starter.csv -o models/mine
+      forewarn train my-labels.csv data/starter.csv -o models/mine --report mine.html
     """
-    from pipeline import artefact, card, training
+    from pipeline import artefact, training
     from pipeline.corpus import COLUMNS, read_corpus
     from pipeline.taxonomy import load_taxonomy
 
+    started = datetime.now(UTC)
     artefact.check_target(output)
+    report = _report(report_file)
     corpus = read_corpus(corpora, load_taxonomy(tags_file), _columns(columns, set(COLUMNS)), texts)
     _remarks(corpus.notes)
     with _count_progress("Training", quiet) as progress:
         run = training.train(corpus, seed, jobs, folds, min_positives, progress=progress)
-    artefact.save_model(run.model, output, card.model_card(run, Path(output).name))
+    options = {"seed": seed, "folds": folds, "min_positives": min_positives, "tags": tags_file}
+    _keep(run, output, "train", started, texts, options)
+    if report and report_file:
+        with _count_progress("Report", quiet) as progress:
+            page = report.training_report(run, Path(output).name, progress)
+        report.save(page, report_file)
     if as_json:
         click.echo(json.dumps(run.model.provenance, ensure_ascii=False))
         return
@@ -270,6 +285,7 @@ def train(
 )
 @click.option("--seed", default=0, show_default=True, help="Of the split and both parts.")
 @click.option("--jobs", default=-1, show_default=True, help="Processes for the linear part.")
+@_report_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def finetune(
     corpora: tuple[str, ...],
@@ -282,6 +298,7 @@ def finetune(
     min_positives: int,
     seed: int,
     jobs: int,
+    report_file: str | None,
     quiet: bool,
 ) -> None:
     """Train an accurate model: a linear part and a small transformer, fine-tuned on CORPUS.
@@ -296,12 +313,14 @@ def finetune(
     """
     from tempfile import TemporaryDirectory
 
-    from pipeline import artefact, card
+    from pipeline import artefact
     from pipeline.corpus import COLUMNS, read_corpus
     from pipeline.taxonomy import load_taxonomy
 
-    finetuning = _finetuning()
+    started = datetime.now(UTC)
+    finetuning = _extra("finetuning", "finetune", "fine-tuning")
     artefact.check_target(output)
+    report = _report(report_file)
     corpus = read_corpus(corpora, load_taxonomy(tags_file), _columns(columns, set(COLUMNS)), texts)
     _remarks(corpus.notes)
     start = Path(weights) if weights else None
@@ -309,7 +328,16 @@ def finetune(
         run = finetuning.train_accurate(
             corpus, Path(scratch), start, seed, jobs, epochs, min_positives, progress
         )
-        artefact.save_model(run.model, output, card.model_card(run, Path(output).name))
+        options = {
+            "seed": seed,
+            "epochs": epochs,
+            "min_positives": min_positives,
+            "weights": weights,
+            "tags": tags_file,
+        }
+        _keep(run, output, "finetune", started, texts, options)
+        if report and report_file:
+            report.save(report.training_report(run, Path(output).name), report_file)
     _echo_run(run, output, min_positives)
 
 
@@ -320,7 +348,9 @@ def finetune(
 @_threshold_option
 @_column_option
 @click.option("--texts", multiple=True, metavar="FILE", help="As for `forewarn train`.")
+@_report_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def evaluate(
     model: str,
     corpora: tuple[str, ...],
@@ -328,7 +358,9 @@ def evaluate(
     threshold: float | None,
     columns: tuple[str, ...],
     texts: tuple[str, ...],
+    report_file: str | None,
     as_json: bool,
+    quiet: bool,
 ) -> None:
     """Score MODEL (a folder or a released name) on labelled corpora, on observed cells only.
 
@@ -336,21 +368,120 @@ def evaluate(
 
     \b
     Example:
-      forewarn evaluate default my-labels.csv --json
+      forewarn evaluate default my-labels.csv --report default.html
     """
     from pipeline import card
     from pipeline.artefact import load_model
     from pipeline.corpus import COLUMNS, read_corpus
-    from pipeline.evaluation import evaluate_model
+    from pipeline.predictions import learnt_from, predict_corpus
 
+    report = _report(report_file)
     loaded = load_model(model)
     corpus = read_corpus(corpora, loaded.taxonomy, _columns(columns, set(COLUMNS)), texts)
     _remarks(corpus.notes)
-    score = evaluate_model(loaded, corpus, profile, threshold)
+    _remarks(learnt_from(loaded, corpus, model))
+    with _count_progress("Reading", quiet) as progress:
+        predictions = predict_corpus(loaded, corpus, threshold, progress)
+    shown = profile if threshold is None else next(iter(predictions.suggested))
+    score = predictions.evaluate(shown)
+    if report and report_file:
+        with _count_progress("Report", quiet) as progress:
+            page = report.evaluation_report(loaded, model, predictions, shown, progress)
+        report.save(page, report_file)
     if as_json:
         click.echo(json.dumps(score.to_dict(), ensure_ascii=False))
     else:
-        click.echo(card.headline(score) + "\n\n" + card.aligned(card.tag_rows(score)))
+        click.echo(card.headline(score) + "\n\n" + terminal.aligned(card.tag_rows(score)))
+
+
+@main.command()
+@click.argument("run_a", metavar="RUN_A")
+@click.argument("run_b", metavar="RUN_B")
+@click.argument("corpora", nargs=-1, required=True, metavar="CORPUS...")
+@_profile_option
+@_threshold_option
+@_column_option
+@click.option("--texts", multiple=True, metavar="FILE", help="As for `forewarn train`.")
+@_report_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every changed row.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+def compare(
+    run_a: str,
+    run_b: str,
+    corpora: tuple[str, ...],
+    profile: str,
+    threshold: float | None,
+    columns: tuple[str, ...],
+    texts: tuple[str, ...],
+    report_file: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """What changes from model RUN_A to RUN_B (folders or released names) on labelled corpora.
+
+    Differences are B minus A, on the tags that both know, with intervals from works drawn alike
+    for both. The corpora must be works that neither was trained on.
+
+    \b
+    Example:
+      forewarn compare models/old models/mine my-labels.csv --report changes.html
+    """
+    from pipeline.artefact import load_model
+    from pipeline.comparison import compare as compare_models
+    from pipeline.corpus import COLUMNS, read_corpus
+    from pipeline.predictions import learnt_from, predict_corpus
+
+    report = _report(report_file)
+    loaded = load_model(run_a), load_model(run_b)
+    corpus = read_corpus(corpora, loaded[0].taxonomy, _columns(columns, set(COLUMNS)), texts)
+    _remarks(corpus.notes)
+    names = run_a, run_b
+    both = []
+    for name, model in zip(names, loaded, strict=True):
+        _remarks(learnt_from(model, corpus, name))
+        with _count_progress(f"Reading with {name}", quiet) as progress:
+            both.append(predict_corpus(model, corpus, threshold, progress))
+    shown = profile if threshold is None else next(iter(both[0].suggested))
+    found = compare_models(names, (both[0], both[1]), shown)
+    if report and report_file:
+        report.save(report.comparison_report(found, loaded, corpus), report_file)
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+    else:
+        click.echo(terminal.comparison_text(found))
+
+
+@main.command()
+@click.argument("folder", required=False, default=".", metavar="[DIR]")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole records as JSON.")
+def runs(folder: str, as_json: bool) -> None:
+    """List the training runs whose models are in DIR (or a few folders below), oldest first.
+
+    Each run leaves its record, run.json, beside its model: options, versions, checksums of the
+    data, held-out figures.
+
+    \b
+    Example:
+      forewarn runs models
+    """
+    from dataclasses import asdict
+
+    from pipeline.errors import RecordError
+    from pipeline.record import find_records, read_record, summary
+
+    found = []
+    for path in find_records(Path(folder)):
+        try:
+            found.append((str(path.parent), read_record(path)))
+        except RecordError as error:
+            _remarks((str(error),))
+    found.sort(key=lambda run: run[1].started)
+    if as_json:
+        click.echo(json.dumps([{"model": at, **asdict(run)} for at, run in found]))
+    elif found:
+        click.echo(terminal.runs_text([(at, summary(run)) for at, run in found]))
+    else:
+        click.echo(f"No training run has left its record in {folder}.")
 
 
 @main.command()
@@ -397,17 +528,19 @@ def tags(name: str | None, versus: str | None, tags_file: str | None, as_json: b
     if name is None:
         if versus is not None:
             raise click.UsageError("--versus needs a TAG to compare with")
-        click.echo(json.dumps(taxonomy.to_dict()["tag"]) if as_json else _tag_list(taxonomy))
+        click.echo(
+            json.dumps(taxonomy.to_dict()["tag"]) if as_json else terminal.tag_list(taxonomy)
+        )
         return
     tag_ = _find_tag(taxonomy, name)
     if versus is not None:
-        click.echo(_versus_text(taxonomy, tag_, _find_tag(taxonomy, versus)))
+        click.echo(terminal.versus_text(taxonomy, tag_, _find_tag(taxonomy, versus)))
     elif as_json:
         from dataclasses import asdict
 
         click.echo(json.dumps(asdict(tag_), ensure_ascii=False))
     else:
-        click.echo(_tag_text(taxonomy, tag_))
+        click.echo(terminal.tag_text(taxonomy, tag_))
 
 
 def _echo_run(run: TrainingRun, output: str, min_positives: int) -> None:
@@ -417,19 +550,51 @@ def _echo_run(run: TrainingRun, output: str, min_positives: int) -> None:
         click.echo(f"left out: {name} ({count} works have it; --min-positives {min_positives})")
     for profile, score in run.by_profile.items():
         click.echo(f"\nHeld-out works, {profile} profile\n{card.headline(score)}")
-    click.echo("\n" + card.aligned(card.tag_rows(run.by_profile["balanced"])))
+    click.echo("\n" + terminal.aligned(card.tag_rows(run.by_profile["balanced"])))
     click.echo(f"\nModel written to {output}")
 
 
-def _finetuning() -> Any:
+def _keep(
+    run: TrainingRun,
+    output: str,
+    command: str,
+    started: datetime,
+    texts: tuple[str, ...],
+    options: dict[str, Any],
+) -> None:
+    """Save a run's model with its card and record, and tell MLflow where there is one."""
+    from pipeline import artefact, card, record, tracking
+    from pipeline.errors import RecordError
+
+    made = record.record_run(run, command, options, started, texts)
+    artefact.save_model(run.model, output, card.model_card(run, Path(output).name), made.to_json())
+    if tracking.configured():
+        try:
+            tracking.track(made, Path(output))
+        except RecordError as error:
+            _remarks((str(error),))
+
+
+def _report(file: str | None) -> Any:
+    """The module that writes reports, if one is asked for and can be written."""
+    if file is None:
+        return None
+    report = _extra("report", "report", "a report")
+    report.check_target(file)
+    return report
+
+
+def _extra(module: str, extra: str, told: str) -> Any:
+    """A module of the package that needs more libraries than the package does."""
+    from importlib import import_module
+
     try:
-        from pipeline import finetuning
+        return import_module(f"pipeline.{module}")
     except ImportError as error:
         raise click.UsageError(
-            f"fine-tuning needs more libraries ({error.name}); install them with: "
-            "pip install 'forewarn[finetune]'"
+            f"{told} needs more libraries ({error.name}); install them with: "
+            f"pip install 'forewarn[{extra}]'"
         ) from error
-    return finetuning
 
 
 def _read_synopsis(synopsis: str | None, file: str | None) -> str:
@@ -489,26 +654,6 @@ def _count_progress(label: str, quiet: bool) -> Iterator[Callable[[int, int], No
         yield lambda done, total: bar.update(done * 1000 // total - bar.pos)
 
 
-_WHY_NOT = {
-    "too-short": "No suggestion: the text is too short to say (fewer than six words).",
-    "not-english": "No suggestion: the text does not look like English.",
-    "empty": "No suggestion: there is no text.",
-}
-
-
-def _suggestion_text(suggestion: Suggestion, with_evidence: bool) -> str:
-    if suggestion.status != "ok":
-        return _WHY_NOT[suggestion.status]
-    if not suggestion.warnings:
-        return "No warnings suggested. (The synopsis may leave things out.)"
-    width = max(len(warning.tag) for warning in suggestion.warnings)
-    lines = [f"{'tag':<{width}}  prob." + ("  because of" if with_evidence else "")]
-    for warning in suggestion.warnings:
-        phrases = ", ".join(f"“{' '.join(e.text.split())}”" for e in warning.evidence)
-        lines.append(f"{warning.tag:<{width}}  {warning.probability:5.2f}  {phrases}".rstrip())
-    return "\n".join(lines)
-
-
 def _find_tag(taxonomy: Taxonomy, name: str) -> Tag:
     from difflib import get_close_matches
 
@@ -518,50 +663,3 @@ def _find_tag(taxonomy: Taxonomy, name: str) -> Tag:
         hint = f"did you mean {', '.join(near)}?" if near else "`forewarn tags` lists them"
         raise click.UsageError(f"no tag {name!r}; {hint}")
     return taxonomy[found]
-
-
-def _tag_list(taxonomy: Taxonomy) -> str:
-    width = max(len(tag.id) for tag in taxonomy.tags)
-    return "\n\n".join(
-        f"{group}\n" + "\n".join(f"  {tag.id:<{width}}  {tag.label}" for tag in members)
-        for group, members in taxonomy.groups.items()
-    )
-
-
-def _tag_text(taxonomy: Taxonomy, tag_: Tag) -> str:
-    confused = [
-        other
-        for contrast in taxonomy.contrasts
-        if tag_.id in contrast.tags
-        for other in contrast.tags
-        if other != tag_.id
-    ]
-    parts = (
-        ("", f"{tag_.label} ({tag_.id}), in {tag_.group}"),
-        ("Means", tag_.definition),
-        ("The word", tag_.origin),
-        ("Is not", tag_.exclude),
-        ("Example", tag_.example),
-        ("Also called", ", ".join(tag_.aliases)),
-        ("Broader", ", ".join(taxonomy.ancestors(tag_.id))),
-        ("Narrower", ", ".join(taxonomy.narrower(tag_.id))),
-        ("Confused with", ", ".join(confused) and f"{', '.join(confused)} (see --versus)"),
-    )
-    return "\n".join(
-        click.wrap_text(f"{name + ':':<15}{text}" if name else text, 90, "", " " * 15)
-        for name, text in parts
-        if text
-    )
-
-
-def _versus_text(taxonomy: Taxonomy, first: Tag, second: Tag) -> str:
-    if first.id == second.id:
-        return f"{first.label} and {second.label} are the same tag."
-    text = taxonomy.contrast(first.id, second.id)
-    lines = [f"{first.label} or {second.label}?", ""] + ([text, ""] if text else [])
-    for tag_ in (first, second):
-        other = second if tag_ is first else first
-        implied = f" It brings {other.id} along." if other.id in taxonomy.ancestors(tag_.id) else ""
-        not_ = f" Not: {tag_.exclude}" if tag_.exclude else ""
-        lines.append(f"{tag_.id}: {tag_.definition}{not_}{implied}")
-    return "\n".join(click.wrap_text(line, 90) for line in lines)

@@ -275,7 +275,7 @@ def _read_file(
         groups=tuple(cell or None for cell in _texts(frame, "group")),
         sources=(path.name,) * len(frame),
         catalogues=tuple(_texts(frame, "catalogue")),
-        fingerprints={str(path): _sha256(path)},
+        fingerprints={str(path): fingerprint(path)},
         notes=tuple(notes + [f"{path}: {remark}" for remark in remarks]),
     )
 
@@ -366,6 +366,7 @@ def _by_name(fingerprints: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _sha256(path: Path) -> str:
+def fingerprint(path: Path) -> str:
+    """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

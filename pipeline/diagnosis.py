@@ -338,8 +338,8 @@ class _Reader:
     def __init__(self, predictions: Predictions, model: AnyModel, profile: str) -> None:
         self._predictions, self._model = predictions, model
         self._suggested = predictions.suggested[profile]
-        cut = model.thresholds.values.get(profile)
-        self._cut = float(profile.split()[-1]) if cut is None else cut
+        cut = model.thresholds.values.get(profile, predictions.threshold)
+        self._cut = np.broadcast_to(np.asarray(cut, dtype=np.float64), len(model.tags))
         self._read: dict[int, Suggestion] = {}
 
     def mistakes(self, tag: int) -> tuple[Mistake, ...]:
@@ -367,12 +367,12 @@ class _Reader:
             self._read[row] = self._model.suggest(synopsis, title, all_tags=True)
         evidence = next((w.evidence for w in self._read[row].warnings if w.tag == name), ())
         p = float(self._predictions.probabilities[row, tag])
-        cut = np.broadcast_to(self._cut, len(self._predictions.tags))[tag]
+        distance = _logit(np.array([p])) - _logit(self._cut[[tag]])
         return Mistake(
             tag=corpus.taxonomy[name],
             missed=bool(self._predictions.labels[row, tag] == YES),
             probability=p,
-            margin=float(np.abs(_logit(np.array([p])) - _logit(np.array([cut])))[0]),
+            margin=float(np.abs(distance[0])),
             title=_cut(title, [e for e in evidence if e.field == "title"]),
             synopsis=_cut(synopsis, [e for e in evidence if e.field == "synopsis"]),
             source=corpus.catalogues[row] or corpus.sources[row],

@@ -19,3 +19,7 @@ class CorpusError(ForewarnError):
 
 class ModelError(ForewarnError):
     """A model directory is missing, damaged, foreign or of a newer schema."""
+
+
+class RecordError(ForewarnError):
+    """A run record cannot be found or read, or was not logged."""

@@ -9,9 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score
 
-from pipeline.corpus import Corpus
-from pipeline.model import AnyModel
-
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 LabelArray = npt.NDArray[np.int8]
@@ -245,14 +242,3 @@ def interval(values: FloatArray) -> Interval:
         return 0.0, 0.0
     low, high = np.quantile(known, [0.025, 0.975])
     return float(low), float(high)
-
-
-def evaluate_model(
-    model: AnyModel, corpus: Corpus, profile: str = "balanced", threshold: float | None = None
-) -> Evaluation:
-    """Score a model on a labelled corpus of the model's own taxonomy."""
-    index = corpus.taxonomy.index
-    labels = corpus.labels[:, [index[tag] for tag in model.tags]]
-    probabilities = model.predict_proba(corpus.documents)
-    suggested = model.decide(probabilities, profile, threshold)
-    return evaluate(model.tags, probabilities, suggested, labels, corpus.works)

@@ -29,12 +29,14 @@ class Predictions:
         tags: ids of the columns.
         probabilities: (n, tags) calibrated probabilities.
         suggested: (n, tags) suggestions by profile (or by `threshold P`).
+        threshold: the P of such suggestions.
     """
 
     corpus: Corpus
     tags: tuple[str, ...]
     probabilities: FloatArray
     suggested: dict[str, BoolArray]
+    threshold: float | None = None
 
     @cached_property
     def labels(self) -> LabelArray:
@@ -42,12 +44,20 @@ class Predictions:
         index = self.corpus.taxonomy.index
         return self.corpus.labels[:, [index[tag] for tag in self.tags]]
 
-    def evaluations(self) -> dict[str, Evaluation]:
-        """The figures of each set of suggestions."""
-        return {
-            name: evaluate(self.tags, self.probabilities, suggested, self.labels, self.corpus.works)
-            for name, suggested in self.suggested.items()
-        }
+    def evaluate(self, profile: str) -> Evaluation:
+        """The figures of one set of suggestions."""
+        suggested = self.suggested[profile]
+        return evaluate(self.tags, self.probabilities, suggested, self.labels, self.corpus.works)
+
+
+def learnt_from(model: AnyModel, corpus: Corpus, name: str) -> tuple[str, ...]:
+    """A remark on each file of a corpus that the model was trained on, by checksum."""
+    learnt = set(model.provenance.get("data", {}).values())
+    return tuple(
+        f"{name} was trained on {file}: its figures there are too good"
+        for file, checksum in corpus.fingerprints.items()
+        if checksum in learnt
+    )
 
 
 def predict_corpus(
@@ -70,4 +80,4 @@ def predict_corpus(
     if threshold is not None:
         own = {f"threshold {threshold:g}": model.decide(probabilities, threshold=threshold)}
         suggested = own | suggested
-    return Predictions(corpus, model.tags, probabilities, suggested)
+    return Predictions(corpus, model.tags, probabilities, suggested, threshold)

@@ -20,16 +20,21 @@ from markupsafe import Markup
 
 import pipeline
 from pipeline import card, chart
+from pipeline.comparison import Comparison
+from pipeline.corpus import MAYBE, NO, UNKNOWN, YES, Corpus
 from pipeline.diagnosis import Diagnosis, Scores, TagDiagnosis, diagnose
 from pipeline.errors import TableError
 from pipeline.evaluation import Evaluation, Interval, TagScore
 from pipeline.model import AnyModel, Model
-from pipeline.predictions import Predictions
+from pipeline.predictions import Predictions, learnt_from
 from pipeline.table import open_target
 from pipeline.training import TrainingRun
 
 Progress = Callable[[int, int], None]
 
+CHANGES = 200
+"""Rows whose warnings changed that a page shows."""
+_WIDE = 640
 _BIG, _MIDDLE, _SMALL = (370, 270), (310, 210), (124, 88)
 """Width and height of the plots, in units of their own letters; the page scales them."""
 
@@ -85,7 +90,7 @@ def training_report(run: TrainingRun, name: str, progress: Progress | None = Non
         "words are the finished model’s reasons, which has.",
         phrases=_phrases(run.model),
         method=_flowing(kind["method"]),
-        facts=_facts(run.model, run.predictions),
+        facts=(*_facts(run.model), _cells(run.predictions)),
     )
     return render(about, run.model, run.predictions, run.by_profile, "balanced", progress)
 
@@ -94,12 +99,10 @@ def evaluation_report(
     model: AnyModel,
     name: str,
     predictions: Predictions,
-    scores: dict[str, Evaluation],
     profile: str,
     progress: Progress | None = None,
 ) -> str:
-    """The page of a model's evaluation; `profile` is a key of `scores`, shown first."""
-    seen = seen_files(model, predictions)
+    """The page of a model's evaluation; `profile` (or `threshold P`) is shown first."""
     about = About(
         name=name,
         occasion="A model on a labelled corpus",
@@ -107,18 +110,47 @@ def evaluation_report(
         evidence="",
         phrases=_phrases(model),
         method=_flowing(card.method(model)["method"]) if _has_card(model) else "Not recorded.",
-        facts=_facts(model, predictions),
-        notices=(f"The model learnt from {', '.join(seen)}: these figures flatter it.",)
-        if seen
-        else (),
+        facts=(*_facts(model), _cells(predictions)),
+        notices=learnt_from(model, predictions.corpus, "The model"),
     )
+    scores = {name: predictions.evaluate(name) for name in predictions.suggested}
     return render(about, model, predictions, scores, profile, progress)
 
 
-def seen_files(model: AnyModel, predictions: Predictions) -> list[str]:
-    """The files of the corpus that the model learnt from, by their checksums."""
-    learnt = set(model.provenance.get("data", {}).values())
-    return [file for file, sha in predictions.corpus.fingerprints.items() if sha in learnt]
+def comparison_report(found: Comparison, models: tuple[AnyModel, AnyModel], corpus: Corpus) -> str:
+    """The page of a comparison; `models` are A and B."""
+    taxonomy = corpus.taxonomy
+    ordered = sorted(found.tags, key=lambda tag: -tag.f1.difference)
+    rows = [
+        {
+            "name": taxonomy[tag.tag].label,
+            "value": tag.f1.difference,
+            "low": tag.f1.interval[0],
+            "high": tag.f1.interval[1],
+        }
+        for tag in ordered
+    ]
+    # The rows in which the change meets or misses the most labels come first.
+    changes = sorted(found.changes, key=lambda change: -abs(change.better))[:CHANGES]
+    return page(
+        "comparison.html",
+        found=found,
+        notices=[
+            note
+            for model, name in zip(models, (found.a, found.b), strict=True)
+            for note in learnt_from(model, corpus, name)
+        ],
+        taxonomy=taxonomy,
+        plot=Markup(chart.differences(rows, _WIDE)),
+        changes=[
+            (change, corpus.titles[change.row], corpus.synopses[change.row]) for change in changes
+        ],
+        models=[
+            (name, _facts(model)) for name, model in zip((found.a, found.b), models, strict=True)
+        ],
+        fingerprints=corpus.fingerprints,
+        notes=corpus.notes,
+    )
 
 
 def render(
@@ -167,15 +199,17 @@ def page(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "share": lambda value: f"{value:.2f}",
         "fine": lambda value: f"{value:.3f}",
         "count": lambda value: f"{value:,}",
         "signed": lambda value: f"{value:+.2f}".replace("-", "−"),
+        "signed_fine": lambda value: f"{value:+.3f}".replace("-", "−"),
         "clip": lambda value: f"{min(max(value, 0.0), 1.0):.4f}",
         "interval": _interval,
         "chance": _chance,
     }
+    environment.filters |= filters
     return environment.get_template(template).render(
         # Both are files of ours, and neither holds a closing tag.
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),
@@ -233,27 +267,30 @@ def _support(diagnosis: Diagnosis, predictions: Predictions) -> list[tuple[Any, 
     return rows
 
 
-def _facts(model: AnyModel, predictions: Predictions) -> tuple[tuple[str, str], ...]:
-    made, labels = model.provenance, predictions.labels
+def _facts(model: AnyModel) -> tuple[tuple[str, str], ...]:
+    made = model.provenance
     libraries = ", ".join(f"{k} {v}" for k, v in made.get("libraries", {}).items())
     kind = "linear" if isinstance(model, Model) else "accurate: linear and a transformer"
     linear = model if isinstance(model, Model) else model.linear
     left_out = ", ".join(f"{tag} ({n})" for tag, n in made.get("left_out", {}).items())
-    facts = (
+    return (
         ("Model", f"{kind}, {len(model.tags)} tags, {len(linear.vocabulary):,} features"),
         ("Made", f"{made.get('made', '?')} with Forewarn {made.get('forewarn', '?')}"),
         ("Learnt from", f"{made.get('rows', 0):,} rows of {made.get('works', 0):,} works"),
         ("Seed", str(made.get("seed", "?"))),
         ("Libraries then", libraries or "?"),
         ("Tags left out for want of positives", left_out or "none"),
-        (
-            "Cells scored",
-            f"{int((labels == 1).sum()):,} yes, {int((labels == 0).sum()):,} no; not scored: "
-            f"{int((labels == -2).sum()):,} maybe, {int((labels == -1).sum()):,} unknown",
-        ),
         ("This report", f"Python {platform.python_version()}, {platform.platform(terse=True)}"),
     )
-    return facts
+
+
+def _cells(predictions: Predictions) -> tuple[str, str]:
+    labels = predictions.labels
+    return (
+        "Cells scored",
+        f"{int((labels == YES).sum()):,} yes, {int((labels == NO).sum()):,} no; not scored: "
+        f"{int((labels == MAYBE).sum()):,} maybe, {int((labels == UNKNOWN).sum()):,} unknown",
+    )
 
 
 def _has_card(model: AnyModel) -> bool:
