@@ -161,7 +161,7 @@ def differences(rows: Sequence[Mapping[str, Any]], width: int) -> str:
         "field": "value",
         "type": "quantitative",
         "title": "difference in F1 (B minus A)",
-        "axis": {"format": "+.2~f", "orient": "top"},
+        "axis": {"format": "+.2~f", "orient": "top", "tickCount": 6},
     }
     y = {
         "field": "name",

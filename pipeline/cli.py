@@ -249,7 +249,8 @@ def train(
     _remarks(corpus.notes)
     with _count_progress("Training", quiet) as progress:
         run = training.train(corpus, seed, jobs, folds, min_positives, progress=progress)
-    options = {"seed": seed, "folds": folds, "min_positives": min_positives, "tags": tags_file}
+    options = {"seed": seed, "folds": folds, "min_positives": min_positives}
+    options |= {"tags": tags_file, "columns": dict(_columns(columns, set(COLUMNS)))}
     _keep(run, output, "train", started, texts, options)
     if report and report_file:
         with _count_progress("Report", quiet) as progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -33,7 +34,7 @@ class RunRecord:
         seconds: how long training took.
         configuration: the options as they were given or by default; files by their names.
         environment: versions of Forewarn, Python and libraries, the platform, the processors.
-        data: SHA-256 of each file, rows, works, and cells by label state.
+        data: SHA-256 of each file and of the taxonomy, rows, works, cells by label state.
         tags: ids of the tags that the model knows.
         left_out: tags with too few positive works, with their count.
         metrics: held-out figures by profile, as `Evaluation.to_dict` gives them.
@@ -89,6 +90,7 @@ def record_run(
         },
         data={
             "files": made["data"],
+            "taxonomy": _digest(run.model.taxonomy.to_dict()),
             "texts": {Path(path).name: fingerprint(Path(path)) for path in texts},
             "rows": made["rows"],
             "works": made["works"],
@@ -102,6 +104,10 @@ def record_run(
         left_out=run.left_out,
         metrics={profile: score.to_dict() for profile, score in run.by_profile.items()},
     )
+
+
+def _digest(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def read_record(path: Path) -> RunRecord:
