@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ from pipeline import __version__, terminal
 from pipeline.errors import ForewarnError, TableError
 
 if TYPE_CHECKING:
+    from pipeline.corpus import Corpus
+    from pipeline.model import AnyModel
+    from pipeline.predictions import Predictions
     from pipeline.taxonomy import Tag, Taxonomy
     from pipeline.training import TrainingRun
 
@@ -249,8 +253,13 @@ def train(
     _remarks(corpus.notes)
     with _count_progress("Training", quiet) as progress:
         run = training.train(corpus, seed, jobs, folds, min_positives, progress=progress)
-    options = {"seed": seed, "folds": folds, "min_positives": min_positives}
-    options |= {"tags": tags_file, "columns": dict(_columns(columns, set(COLUMNS)))}
+    options = {
+        "seed": seed,
+        "folds": folds,
+        "min_positives": min_positives,
+        "tags": tags_file and Path(tags_file).name,
+        "columns": _columns(columns, set(COLUMNS)),
+    }
     _keep(run, output, "train", started, texts, options)
     if report and report_file:
         with _count_progress("Report", quiet) as progress:
@@ -333,8 +342,9 @@ def finetune(
             "seed": seed,
             "epochs": epochs,
             "min_positives": min_positives,
-            "weights": weights,
-            "tags": tags_file,
+            "weights": weights and Path(weights).name,
+            "tags": tags_file and Path(tags_file).name,
+            "columns": _columns(columns, set(COLUMNS)),
         }
         _keep(run, output, "finetune", started, texts, options)
         if report and report_file:
@@ -342,27 +352,60 @@ def finetune(
     _echo_run(run, output, min_positives)
 
 
+@dataclass(frozen=True)
+class _Scoring:
+    """What `evaluate` and `compare` are asked for beside their models and corpora."""
+
+    profile: str
+    threshold: float | None
+    columns: tuple[str, ...]
+    texts: tuple[str, ...]
+    report_file: str | None
+    as_json: bool
+    quiet: bool
+
+    def read(self, corpora: tuple[str, ...], taxonomy: Taxonomy) -> Corpus:
+        """The corpora, with what there is to remark on."""
+        from pipeline.corpus import COLUMNS, read_corpus
+
+        corpus = read_corpus(corpora, taxonomy, _columns(self.columns, set(COLUMNS)), self.texts)
+        _remarks(corpus.notes)
+        return corpus
+
+    def predict(self, model: AnyModel, name: str, corpus: Corpus) -> Predictions:
+        """What a model says of the corpus, its progress shown."""
+        from pipeline.predictions import learnt_from, predict_corpus
+
+        _remarks(learnt_from(model, corpus, name))
+        with _count_progress(f"Reading with {name}", self.quiet) as progress:
+            return predict_corpus(model, corpus, self.threshold, progress)
+
+    def shown(self, predictions: Predictions) -> str:
+        """The suggestions whose figures are wanted: a threshold's, or a profile's."""
+        return self.profile if self.threshold is None else next(iter(predictions.suggested))
+
+
+def _scoring_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of `_Scoring`."""
+    options = (
+        _profile_option,
+        _threshold_option,
+        _column_option,
+        click.option("--texts", multiple=True, metavar="FILE", help="As for `forewarn train`."),
+        _report_option,
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress bar."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("model", metavar="MODEL")
 @click.argument("corpora", nargs=-1, required=True, metavar="CORPUS...")
-@_profile_option
-@_threshold_option
-@_column_option
-@click.option("--texts", multiple=True, metavar="FILE", help="As for `forewarn train`.")
-@_report_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
-def evaluate(
-    model: str,
-    corpora: tuple[str, ...],
-    profile: str,
-    threshold: float | None,
-    columns: tuple[str, ...],
-    texts: tuple[str, ...],
-    report_file: str | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@_scoring_options
+def evaluate(model: str, corpora: tuple[str, ...], **options: Any) -> None:
     """Score MODEL (a folder or a released name) on labelled corpora, on observed cells only.
 
     The corpora must be works that the model was not trained on for the figures to mean anything.
@@ -373,23 +416,18 @@ def evaluate(
     """
     from pipeline import card
     from pipeline.artefact import load_model
-    from pipeline.corpus import COLUMNS, read_corpus
-    from pipeline.predictions import learnt_from, predict_corpus
 
-    report = _report(report_file)
+    asked = _Scoring(**options)
+    report = _report(asked.report_file)
     loaded = load_model(model)
-    corpus = read_corpus(corpora, loaded.taxonomy, _columns(columns, set(COLUMNS)), texts)
-    _remarks(corpus.notes)
-    _remarks(learnt_from(loaded, corpus, model))
-    with _count_progress("Reading", quiet) as progress:
-        predictions = predict_corpus(loaded, corpus, threshold, progress)
-    shown = profile if threshold is None else next(iter(predictions.suggested))
+    predictions = asked.predict(loaded, model, asked.read(corpora, loaded.taxonomy))
+    shown = asked.shown(predictions)
     score = predictions.evaluate(shown)
-    if report and report_file:
-        with _count_progress("Report", quiet) as progress:
+    if report and asked.report_file:
+        with _count_progress("Report", asked.quiet) as progress:
             page = report.evaluation_report(loaded, model, predictions, shown, progress)
-        report.save(page, report_file)
-    if as_json:
+        report.save(page, asked.report_file)
+    if asked.as_json:
         click.echo(json.dumps(score.to_dict(), ensure_ascii=False))
     else:
         click.echo(card.headline(score) + "\n\n" + terminal.aligned(card.tag_rows(score)))
@@ -399,29 +437,12 @@ def evaluate(
 @click.argument("run_a", metavar="RUN_A")
 @click.argument("run_b", metavar="RUN_B")
 @click.argument("corpora", nargs=-1, required=True, metavar="CORPUS...")
-@_profile_option
-@_threshold_option
-@_column_option
-@click.option("--texts", multiple=True, metavar="FILE", help="As for `forewarn train`.")
-@_report_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every changed row.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
-def compare(
-    run_a: str,
-    run_b: str,
-    corpora: tuple[str, ...],
-    profile: str,
-    threshold: float | None,
-    columns: tuple[str, ...],
-    texts: tuple[str, ...],
-    report_file: str | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@_scoring_options
+def compare(run_a: str, run_b: str, corpora: tuple[str, ...], **options: Any) -> None:
     """What changes from model RUN_A to RUN_B (folders or released names) on labelled corpora.
 
     Differences are B minus A, on the tags that both know, with intervals from works drawn alike
-    for both. The corpora must be works that neither was trained on.
+    for both. The corpora must be works that neither was trained on. --json has every changed row.
 
     \b
     Example:
@@ -429,24 +450,16 @@ def compare(
     """
     from pipeline.artefact import load_model
     from pipeline.comparison import compare as compare_models
-    from pipeline.corpus import COLUMNS, read_corpus
-    from pipeline.predictions import learnt_from, predict_corpus
 
-    report = _report(report_file)
-    loaded = load_model(run_a), load_model(run_b)
-    corpus = read_corpus(corpora, loaded[0].taxonomy, _columns(columns, set(COLUMNS)), texts)
-    _remarks(corpus.notes)
-    names = run_a, run_b
-    both = []
-    for name, model in zip(names, loaded, strict=True):
-        _remarks(learnt_from(model, corpus, name))
-        with _count_progress(f"Reading with {name}", quiet) as progress:
-            both.append(predict_corpus(model, corpus, threshold, progress))
-    shown = profile if threshold is None else next(iter(both[0].suggested))
-    found = compare_models(names, (both[0], both[1]), shown)
-    if report and report_file:
-        report.save(report.comparison_report(found, loaded, corpus), report_file)
-    if as_json:
+    asked = _Scoring(**options)
+    report = _report(asked.report_file)
+    models = load_model(run_a), load_model(run_b)
+    corpus = asked.read(corpora, models[0].taxonomy)
+    both = asked.predict(models[0], run_a, corpus), asked.predict(models[1], run_b, corpus)
+    found = compare_models((run_a, run_b), both, asked.shown(both[0]))
+    if report and asked.report_file:
+        report.save(report.comparison_report(found, models, corpus), asked.report_file)
+    if asked.as_json:
         click.echo(json.dumps(found.to_dict(), ensure_ascii=False))
     else:
         click.echo(terminal.comparison_text(found))
