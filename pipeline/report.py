@@ -317,6 +317,8 @@ def _interval(interval: Interval) -> str:
 
 
 def _chance(probability: float) -> str:
-    if probability < 0.005:
-        return "below .01" if probability < 0.001 else f"{probability:.3f}"
-    return "above .99" if probability > 0.995 else f"{probability:.2f}"
+    if probability < 0.001:
+        return "below 0.001"
+    if probability > 0.99:
+        return "above 0.99"
+    return f"{probability:.3f}" if probability < 0.01 else f"{probability:.2f}"
