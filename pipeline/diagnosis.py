@@ -30,6 +30,8 @@ PHRASES = 10
 """Phrases shown for and against a tag."""
 MISTAKES = 3
 """False alarms, and misses, shown for a tag; one of each of an accurate model, which is slow."""
+WORST = 6
+"""False alarms, and misses, shown for all tags together."""
 CATALOGUES = 12
 """Catalogues shown; the smallest beyond these are taken together."""
 LOG_ODDS_BINS = np.arange(-9.0, 8.5, 0.5)
@@ -322,14 +324,13 @@ def _catalogues(predictions: Predictions, profile: str) -> tuple[Catalogue, ...]
 
 
 def _worst(tags: Sequence[TagDiagnosis]) -> tuple[Mistake, ...]:
-    """The most confident mistakes, at most one false alarm and one miss a tag."""
-    first = [
-        next((mistake for mistake in tag.mistakes if mistake.missed is missed), None)
-        for tag in tags
-        for missed in (False, True)
-    ]
-    known = [mistake for mistake in first if mistake is not None]
-    return tuple(sorted(known, key=lambda mistake: -mistake.margin)[:10])
+    """The most confident false alarms, then the most confident misses, at most one a tag."""
+    found: list[Mistake] = []
+    for missed in (False, True):
+        first = [next((m for m in tag.mistakes if m.missed is missed), None) for tag in tags]
+        known = [mistake for mistake in first if mistake is not None]
+        found += sorted(known, key=lambda mistake: -mistake.margin)[:WORST]
+    return tuple(found)
 
 
 class _Reader:
