@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,11 @@ class AccurateModel:
     def taxonomy(self) -> Taxonomy:
         """What the tags mean."""
         return self.linear.taxonomy
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it was loaded from."""
+        return self.linear.folder
 
     @property
     def tags(self) -> tuple[str, ...]:

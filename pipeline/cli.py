@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -26,21 +28,55 @@ if TYPE_CHECKING:
 _PROFILES = ("balanced", "cautious", "strict")
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
 class _Group(click.Group):
-    """Turns the errors that a user can mend into one line and exit code 2."""
+    """Turns what ends a command into one line and an exit code of its own."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().main(*args, **kwargs)
         except ForewarnError as error:
-            click.echo(f"forewarn: {' '.join(str(error).split())}", err=True)
-            sys.exit(2)
+            _ended(str(error), error, 2)
         except BrokenPipeError:
             sys.stderr.close()
             sys.exit(141)
-        except MemoryError:
-            click.echo("forewarn: out of memory", err=True)
-            sys.exit(2)
+        except MemoryError as error:
+            _ended("out of memory", error, 2)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with _terminable():
+                return super().invoke(ctx)
+        except _Terminated as error:
+            _ended("terminated", error, 128 + signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            _ended("interrupted", error, 128 + signal.SIGINT)
+
+
+def _ended(told: str, error: BaseException, code: int) -> NoReturn:
+    told = "; ".join([told, *getattr(error, "__notes__", ())])
+    click.echo(f"forewarn: {' '.join(told.split())}", err=True)
+    sys.exit(code)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM unwind the command, so that it leaves nothing half done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -96,6 +132,29 @@ _column_option = click.option(
     metavar="OURS=YOURS",
     help="Your name of a column, e.g. --column synopsis=description. Repeatable.",
 )
+
+_dask_option = click.option(
+    "--dask",
+    metavar="SCHEDULER",
+    help="Work on the Dask cluster of this scheduler, e.g. tcp://10.0.0.1:8786.",
+)
+
+
+def _jobs_option(default: int, told: str) -> Callable[[Any], Any]:
+    def check(_: click.Context, __: click.Parameter, jobs: int) -> int:
+        if jobs == 0:
+            raise click.BadParameter("give a number of processes, or -1 for one a core.")
+        return jobs
+
+    return click.option(
+        "--jobs",
+        default=default,
+        show_default=True,
+        type=click.IntRange(-1),
+        callback=check,
+        metavar="N",
+        help=told,
+    )
 
 
 @main.command()
@@ -157,6 +216,9 @@ def predict(
     type=click.Choice(("csv", "tsv", "jsonl", "parquet")),
     help="The format, where the file names do not tell (for '-': csv).",
 )
+@_jobs_option(1, "Processes that tag at the same time; -1 for one a core. Same output.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run of the same command.")
+@_dask_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar, no summary.")
 def tag(
     source: str,
@@ -168,16 +230,22 @@ def tag(
     evidence: bool,
     columns: tuple[str, ...],
     kind: str | None,
+    jobs: int,
+    resume: bool,
+    dask: str | None,
     quiet: bool,
 ) -> None:
     """Tag a table: IN with the columns `warnings` and `warning_status` added.
 
     CSV, TSV, JSON Lines and Parquet, each also as .gz. All rows and columns stay as they are and
-    in order; OUT appears whole or not at all.
+    in order; OUT appears whole or not at all. A run that is cut off keeps what it had finished
+    beside OUT, hidden, for --resume.
 
     \b
     Examples:
       forewarn tag titles.csv -o tagged.csv --scores
+      forewarn tag titles.csv -o tagged.csv --model accurate --jobs -1 --resume
+      forewarn tag titles/ -o tagged/ --dask tcp://10.0.0.1:8786
       zcat titles.jsonl.gz | forewarn tag - -o - --format jsonl > tagged.jsonl
     """
     from pipeline.artefact import load_model
@@ -186,8 +254,29 @@ def tag(
 
     names = _columns(columns, {"synopsis", "title"})
     tagger = Tagger(load_model(model), profile, threshold, scores, evidence)
-    with _byte_progress(source, quiet) as read:
-        rows = tag_table(source, target, tagger, Columns(**names), kind, read=read)
+    if dask is not None:
+        if kind or jobs != 1 or "-" in {source, target}:
+            raise click.UsageError("--dask takes folders of files, and no --format or --jobs")
+        cluster = _cluster()
+        size = sum(path.stat().st_size for path in cluster.partitions(source).values())
+        with _byte_progress(size, quiet) as read:
+            rows = cluster.tag_partitions(
+                source, target, tagger, dask, Columns(**names), read, resume, _note
+            )
+    else:
+        path = Path(source)
+        with _byte_progress(path.stat().st_size if path.is_file() else 0, quiet) as read:
+            rows = tag_table(
+                source,
+                target,
+                tagger,
+                Columns(**names),
+                kind,
+                read=read,
+                jobs=jobs,
+                resume=resume,
+                note=_note,
+            )
     if not quiet:
         click.echo(f"{rows:,} rows tagged -> {target}", err=True)
 
@@ -204,7 +293,8 @@ def tag(
     help="Where rows of a CORPUS that have an id but no synopsis find their text.",
 )
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal models.")
-@click.option("--jobs", default=-1, show_default=True, help="Processes; -1 for all cores.")
+@_jobs_option(-1, "Processes; -1 for one a core.")
+@_dask_option
 @click.option(
     "--folds", default=5, show_default=True, type=click.IntRange(2), help="Held-out folds."
 )
@@ -226,6 +316,7 @@ def train(
     texts: tuple[str, ...],
     seed: int,
     jobs: int,
+    dask: str | None,
     folds: int,
     min_positives: int,
     report_file: str | None,
@@ -251,7 +342,8 @@ def train(
     report = _report(report_file)
     corpus = read_corpus(corpora, load_taxonomy(tags_file), _columns(columns, set(COLUMNS)), texts)
     _remarks(corpus.notes)
-    with _count_progress("Training", quiet) as progress:
+    where = nullcontext() if dask is None else _cluster().training_on(dask)
+    with where, _count_progress("Training", quiet) as progress:
         run = training.train(corpus, seed, jobs, folds, min_positives, progress=progress)
     options = {
         "seed": seed,
@@ -284,7 +376,21 @@ def train(
     help="A BERT to start from, as sentence-transformers stores it. [default: MiniLM]",
 )
 @click.option(
-    "--epochs", default=3, show_default=True, type=click.IntRange(1), help="Passes over CORPUS."
+    "--teacher",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="A larger transformer that is fine-tuned first, and then taught from. Wants a GPU.",
+)
+@click.option(
+    "--unlabelled",
+    multiple=True,
+    metavar="FILE",
+    help="More synopses, for a teacher to label. Repeatable.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    help="Passes over the texts. [default: 3; 8 with a teacher]",
 )
 @click.option(
     "--min-positives",
@@ -294,7 +400,7 @@ def train(
     help="A tag that fewer works have is left out.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the split and both parts.")
-@click.option("--jobs", default=-1, show_default=True, help="Processes for the linear part.")
+@_jobs_option(-1, "Processes for the linear part; -1 for one a core.")
 @_report_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def finetune(
@@ -304,7 +410,9 @@ def finetune(
     columns: tuple[str, ...],
     texts: tuple[str, ...],
     weights: str | None,
-    epochs: int,
+    teacher: str | None,
+    unlabelled: tuple[str, ...],
+    epochs: int | None,
     min_positives: int,
     seed: int,
     jobs: int,
@@ -331,20 +439,25 @@ def finetune(
     finetuning = _extra("finetuning", "finetune", "fine-tuning")
     artefact.check_target(output)
     report = _report(report_file)
-    corpus = read_corpus(corpora, load_taxonomy(tags_file), _columns(columns, set(COLUMNS)), texts)
+    if unlabelled and not teacher:
+        raise click.UsageError("--unlabelled needs a --teacher who labels them")
+    names = _columns(columns, set(COLUMNS))
+    corpus = read_corpus(corpora, load_taxonomy(tags_file), names, texts, unlabelled)
     _remarks(corpus.notes)
-    start = Path(weights) if weights else None
+    folders = [Path(folder) if folder else None for folder in (weights, teacher)]
     with TemporaryDirectory() as scratch, _count_progress("Fine-tuning", quiet) as progress:
         run = finetuning.train_accurate(
-            corpus, Path(scratch), start, seed, jobs, epochs, min_positives, progress
+            corpus, Path(scratch), *folders, seed, jobs, epochs, min_positives, progress
         )
         options = {
             "seed": seed,
             "epochs": epochs,
             "min_positives": min_positives,
             "weights": weights and Path(weights).name,
+            "teacher": teacher and Path(teacher).name,
+            "unlabelled": [Path(path).name for path in unlabelled],
             "tags": tags_file and Path(tags_file).name,
-            "columns": _columns(columns, set(COLUMNS)),
+            "columns": names,
         }
         _keep(run, output, "finetune", started, texts, options)
         if report and report_file:
@@ -611,6 +724,14 @@ def _extra(module: str, extra: str, told: str) -> Any:
         ) from error
 
 
+def _cluster() -> Any:
+    import logging
+
+    cluster = _extra("cluster", "dask", "--dask")
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # What fails is told in one line.
+    return cluster
+
+
 def _read_synopsis(synopsis: str | None, file: str | None) -> str:
     if (synopsis is None) == (file is None):
         raise click.UsageError("give one SYNOPSIS, or --file F, or '-' for standard input")
@@ -646,16 +767,19 @@ def _columns(pairs: tuple[str, ...], known: set[str]) -> dict[str, str]:
 
 def _remarks(notes: tuple[str, ...]) -> None:
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        _note(note)
+
+
+def _note(told: str) -> None:
+    click.echo(f"note: {told}", err=True)
 
 
 @contextmanager
-def _byte_progress(source: str, quiet: bool) -> Iterator[Callable[[int], None]]:
-    path = Path(source)
-    if quiet or not sys.stderr.isatty() or source == "-" or not path.is_file():
+def _byte_progress(length: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    if quiet or not sys.stderr.isatty() or not length:
         yield lambda _: None
         return
-    with click.progressbar(length=path.stat().st_size, label="Tagging", file=sys.stderr) as bar:
+    with click.progressbar(length=length, label="Tagging", file=sys.stderr) as bar:
         yield bar.update
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from pipeline import works
 from pipeline.errors import CorpusError, TableError
-from pipeline.synopsis import clean
+from pipeline.synopsis import Status, clean, status
 from pipeline.table import json_object
 from pipeline.taxonomy import Taxonomy
 
@@ -84,6 +84,7 @@ def read_corpus(
     taxonomy: Taxonomy,
     columns: Mapping[str, str] | None = None,
     texts: Sequence[str | Path] = (),
+    unlabelled: Sequence[str | Path] = (),
 ) -> Corpus:
     """Read and join corpora of any mix of CSV, TSV, JSON Lines and Parquet (.gz too).
 
@@ -92,6 +93,8 @@ def read_corpus(
         taxonomy: gives the label columns; tag words are matched by id, label and alias.
         columns: other names of columns in the files, by our name (`{"synopsis": "plot"}`).
         texts: files in which rows that have an id but no synopsis find their text.
+        unlabelled: files whose rows are read for their texts alone; their labels are unknown, and
+            rows that cannot be read or whose text is there already are left out.
 
     A file with a `maybe` column is annotated: its rows know every tag but their maybes. In a
     file with a `catalogue` column and no `maybe`, a row knows the tags it carries, and lacks
@@ -106,6 +109,8 @@ def read_corpus(
     parts = [_read_file(Path(path), taxonomy, columns or {}, library) for path in paths]
     if not parts:
         raise CorpusError("no corpus file was named; name at least one")
+    known = {document for part in parts for document in part.documents}
+    parts += [_read_unlabelled(Path(path), taxonomy, columns or {}, known) for path in unlabelled]
     corpus = _join(parts)
     if not len(corpus):
         raise CorpusError(f"{', '.join(map(str, paths))}: no row has a synopsis")
@@ -277,6 +282,32 @@ def _read_file(
         catalogues=tuple(_texts(frame, "catalogue")),
         fingerprints={str(path): fingerprint(path)},
         notes=tuple(notes + [f"{path}: {remark}" for remark in remarks]),
+    )
+
+
+def _read_unlabelled(
+    path: Path, taxonomy: Taxonomy, columns: Mapping[str, str], known: set[str]
+) -> Corpus:
+    """The rows of a file whose text can be read and is not in `known`, which they are added to."""
+    frame = read_frame(path, columns, ("synopsis",))
+    titles = [clean(cell) for cell in _texts(frame, "title")]
+    synopses = [clean(cell) for cell in _texts(frame, "synopsis")]
+    rows = []
+    for row, (title, synopsis) in enumerate(zip(titles, synopses, strict=True)):
+        document = f"{title}\n{synopsis}"
+        if document not in known and status(synopsis) is Status.OK:
+            known.add(document)
+            rows.append(row)
+    groups, catalogues = _texts(frame, "group"), _texts(frame, "catalogue")
+    return Corpus(
+        taxonomy=taxonomy,
+        titles=tuple(titles[row] for row in rows),
+        synopses=tuple(synopses[row] for row in rows),
+        labels=np.full((len(rows), len(taxonomy)), UNKNOWN, dtype=np.int8),
+        groups=tuple(groups[row] or None for row in rows),
+        sources=(path.name,) * len(rows),
+        catalogues=tuple(catalogues[row] for row in rows),
+        fingerprints={str(path): fingerprint(path)},
     )
 
 

@@ -23,3 +23,11 @@ class ModelError(ForewarnError):
 
 class RecordError(ForewarnError):
     """A run record cannot be found or read, or was not logged."""
+
+
+class InterruptedRunError(TableError):
+    """A run on a table cannot go on now, for no fault of its input: no space, a killed worker."""
+
+
+class ClusterError(ForewarnError):
+    """A Dask scheduler cannot be reached, or its workers cannot do the work."""

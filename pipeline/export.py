@@ -14,10 +14,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelBinarizer
 
 from pipeline.decision import FloatArray, close
+from pipeline.draft import open_target
 from pipeline.errors import ModelError
 from pipeline.features import analyze
 from pipeline.model import AnyModel, Model, to_document
-from pipeline.table import open_target
 
 
 class ClosedClassifier(OneVsRestClassifier):  # type: ignore[misc]

@@ -16,9 +16,9 @@ _MARKS = frozenset(".,;:!?")
 _NEGATORS = frozenset(
     ["no", "not", "never", "nobody", "nothing", "none", "without", "neither", "nor", "cannot"]
 )
-_TURNS = frozenset({"but", "except", "although", "though"})
-_REACH = 4
-"""Words after a negator that it denies, up to a punctuation mark or a word of `_TURNS`."""
+TURNS = frozenset({"but", "except", "although", "though"})
+REACH = 4
+"""Words after a negator that it denies, up to a punctuation mark or a word of `TURNS`."""
 NEGATED = "¬"
 """What the name of a denied word begins with."""
 # Words in which catalogues hide a letter from their own filters.
@@ -77,26 +77,32 @@ def _stems(tokens: list[str]) -> list[str]:
     market sentiment from stock message boards").
     """
     lowered = [token.lower() for token in tokens]
-    words = [_MASKED.get(token, token) for token in lowered if token not in _MARKS]
-    stems = _stemmer()(words)
-    if not any(map(_negates, words)):
+    words = [token for token in lowered if token not in _MARKS]
+    stems = stem(words)
+    if not any(map(negates, words)):
         return stems
     place = reach = 0
     for token in lowered:
-        if token in _MARKS or token in _TURNS:
+        if token in _MARKS or token in TURNS:
             reach = 0
         if token in _MARKS:
             continue
         if reach:
             stems[place] = NEGATED + stems[place]
             reach -= 1
-        if _negates(token):
-            reach = _REACH
+        if negates(token):
+            reach = REACH
         place += 1
     return stems
 
 
-def _negates(word: str) -> bool:
+def stem(words: list[str]) -> list[str]:
+    """The stem of each lower-case word, which does not depend on its neighbours."""
+    return _stemmer()([_MASKED.get(word, word) for word in words])
+
+
+def negates(word: str) -> bool:
+    """Whether a lower-case word denies the words after it."""
     return word in _NEGATORS or word.endswith("n't")
 
 
@@ -111,5 +117,5 @@ def _stemmer() -> Callable[[list[str]], list[str]]:
 
     stemmer = Stemmer("english")
     stemmer.maxCacheSize = 100_000
-    stem: Callable[[list[str]], list[str]] = stemmer.stemWords
-    return stem
+    stems: Callable[[list[str]], list[str]] = stemmer.stemWords
+    return stems

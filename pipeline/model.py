@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,6 +24,7 @@ from pipeline.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from pipeline.accurate import AccurateModel
+    from pipeline.batch import FeatureTable
 
 AnyModel: TypeAlias = "Model | AccurateModel"
 WordWeights = dict[tuple[int, int], float]
@@ -30,6 +32,8 @@ WordWeights = dict[tuple[int, int], float]
 
 MAX_PHRASES = 4
 _MIN_SHARE = 0.1
+_MANY = 300
+"""From so many documents on, what `batch` needs to begin with is worth its while."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,7 @@ class Model:
         bias: (tags,) calibrated log-odds of a document without features.
         thresholds: probabilities from which a tag is suggested, by profile.
         provenance: how the model was made: versions, data, counts, figures.
+        folder: where it was loaded from.
     """
 
     taxonomy: Taxonomy
@@ -141,6 +146,7 @@ class Model:
     bias: npt.NDArray[np.float64]
     thresholds: Thresholds
     provenance: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
 
     suggest = suggest
 
@@ -149,17 +155,43 @@ class Model:
         return dict(zip(self.vocabulary, range(len(self.vocabulary)), strict=True))
 
     @cached_property
+    def _table(self) -> FeatureTable:
+        from pipeline.batch import FeatureTable
+
+        return FeatureTable(self._columns)
+
+    @cached_property
+    def _wide_weights(self) -> FloatArray:
+        return self.weights.astype(np.float64)
+
+    @cached_property
     def implications(self) -> tuple[tuple[int, int], ...]:
         """(narrow, broad) columns among the model's tags, narrowest first."""
         return self.taxonomy.implications(self.tags)
 
     def log_odds(self, documents: Sequence[str]) -> FloatArray:
         """(n, tags) calibrated log-odds of cleaned documents (title, newline, synopsis)."""
+        if len(documents) >= _MANY:
+            return self._many_log_odds(documents)
         logits = np.empty((len(documents), len(self.tags)))
         for row, document in enumerate(documents):
             found, values = self._row(set(analyze(document)))
             logits[row] = values @ self.weights[found].astype(np.float64) + self.bias
         return logits
+
+    def _many_log_odds(self, documents: Sequence[str]) -> FloatArray:
+        from scipy.sparse import csr_array
+
+        from pipeline.batch import Batch
+
+        starts, columns = self._table.rows(Batch.of(documents))
+        values = self.idf[columns].astype(np.float64)
+        row = np.repeat(np.arange(len(documents)), np.diff(starts))
+        norms = np.sqrt(np.bincount(row, values**2, len(documents)))
+        values /= np.where(norms > 0, norms, 1.0)[row]
+        shape = (len(documents), len(self.vocabulary))
+        found = csr_array((values, columns, starts), shape=shape)
+        return np.asarray(found @ self._wide_weights + self.bias)
 
     def predict_proba(self, documents: Sequence[str]) -> FloatArray:
         """(n, tags) probabilities of cleaned documents; no broader tag below a narrower one."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pipeline.corpus import Corpus
 from pipeline.decision import PROFILES, FloatArray
-from pipeline.evaluation import Evaluation, evaluate
+from pipeline.evaluation import Evaluation, evaluate, evaluate_each
 from pipeline.model import AnyModel
 
 BoolArray = npt.NDArray[np.bool_]
@@ -48,6 +48,12 @@ class Predictions:
         """The figures of one set of suggestions."""
         suggested = self.suggested[profile]
         return evaluate(self.tags, self.probabilities, suggested, self.labels, self.corpus.works)
+
+    def evaluations(self) -> dict[str, Evaluation]:
+        """The figures of every set of suggestions."""
+        return evaluate_each(
+            self.tags, self.probabilities, self.suggested, self.labels, self.corpus.works
+        )
 
 
 def learnt_from(model: AnyModel, corpus: Corpus, name: str) -> tuple[str, ...]:

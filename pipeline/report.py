@@ -23,11 +23,11 @@ from pipeline import card, chart
 from pipeline.comparison import Comparison
 from pipeline.corpus import MAYBE, NO, UNKNOWN, YES, Corpus
 from pipeline.diagnosis import Diagnosis, Scores, TagDiagnosis, diagnose
+from pipeline.draft import open_target
 from pipeline.errors import TableError
 from pipeline.evaluation import Evaluation, Interval, TagScore
 from pipeline.model import AnyModel, Model
 from pipeline.predictions import Predictions, learnt_from
-from pipeline.table import open_target
 from pipeline.training import TrainingRun
 
 Progress = Callable[[int, int], None]
@@ -113,8 +113,7 @@ def evaluation_report(
         facts=(*_facts(model), _cells(predictions)),
         notices=learnt_from(model, predictions.corpus, "The model"),
     )
-    scores = {name: predictions.evaluate(name) for name in predictions.suggested}
-    return render(about, model, predictions, scores, profile, progress)
+    return render(about, model, predictions, predictions.evaluations(), profile, progress)
 
 
 def comparison_report(found: Comparison, models: tuple[AnyModel, AnyModel], corpus: Corpus) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 MIN_WORDS = 6
 """Fewer words than this say too little to suggest anything from."""
@@ -50,6 +53,12 @@ _INLINE = "a|abbr|b|big|cite|em|font|i|mark|s|small|span|strong|sub|sup|u|url|sp
 _APOSTROPHES = dict.fromkeys(map(ord, "‘’‛ʼ＇`´"), "'")
 
 
+def _unescape(entity: str) -> str:
+    from html import unescape
+
+    return unescape(entity)
+
+
 @lru_cache(maxsize=4096)
 def _plain(cluster: str) -> str:
     normal = unicodedata.normalize("NFKC", cluster).translate(_APOSTROPHES)
@@ -77,7 +86,7 @@ _STEPS = (
     _Step(re.compile(r"&(?:amp;)+"), lambda match: "&", lambda text: "&amp;" in text),
     _Step(
         re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});"),
-        lambda match: html.unescape(match[0]),
+        lambda match: _unescape(match[0]),
         lambda text: "&" in text,
     ),
     _Step(
@@ -120,7 +129,12 @@ _STEPS = (
         lambda match: "",
         lambda text: "source" in text[-100:].casefold(),
     ),
-    _Step(re.compile(r"[^\S ]\s*| \s+|\A\s+|\s+\Z"), _space, lambda text: True),
+    # No white space but ' ' is printable.
+    _Step(
+        re.compile(r"[^\S ]\s*| \s+|\A\s+|\s+\Z"),
+        _space,
+        lambda text: "  " in text or text[:1] == " " or text[-1:] == " " or not text.isprintable(),
+    ),
 )
 _MAX_PASSES = 12
 
@@ -139,6 +153,88 @@ def clean(text: str) -> str:
         if text == before:
             break
     return text
+
+
+# No byte of UTF-8 is this one.
+_PARTING = b"\xfe"
+_PLAIN, _CAUSE, _SPACE, _EDGE = range(4)
+
+
+def _kind(byte: int) -> int:
+    if byte == _PARTING[0]:
+        return _EDGE
+    if byte == 0x20:
+        return _SPACE
+    return _CAUSE if byte < 0x20 or byte >= 0x7F or chr(byte) in "&<[(" else _PLAIN
+
+
+_KINDS = bytes(map(_kind, range(256)))
+
+
+def clean_all(texts: Sequence[str]) -> list[str]:
+    """`clean` of each text; those without a cause to clean are told from the rest all at once."""
+    raw = [text.encode("utf-8", "surrogatepass") for text in texts]
+    data = b"".join([_PARTING, _PARTING.join(raw), _PARTING])
+    kinds = np.frombuffer(data.translate(_KINDS), np.uint8)
+    space, wide = kinds == _SPACE, kinds >= _SPACE
+    causes = [
+        np.flatnonzero(kinds == _CAUSE),
+        np.flatnonzero(space[:-1] & wide[1:]),
+        np.flatnonzero(wide[:-1] & space[1:]) + 1,
+    ]
+    sourced = list(_places(b"source", data.lower()))
+    ends = np.cumsum(np.fromiter(map(len, raw), np.int64, len(raw)) + 1)
+    rows = np.searchsorted(ends, np.concatenate([*causes, np.array(sourced, np.int64)]))
+    cleaned = list(texts)
+    for row in np.unique(rows).tolist():
+        quick = _clean_characters(texts[row])
+        cleaned[row] = clean(texts[row]) if quick is None else quick
+    return cleaned
+
+
+def _places(part: bytes, text: bytes) -> Iterator[int]:
+    place = text.find(part)
+    while place >= 0:
+        yield place
+        place = text.find(part, place + 1)
+
+
+_SOURCE_NOTE = _STEPS[6].pattern
+_FOREIGN = re.compile(r"[^\x00-\x7f]")
+_REFUSED = "&"
+
+
+def _clean_characters(text: str) -> str | None:
+    """`clean(text)` where single characters and white space are all that there is to mend."""
+    plain = text if text.isascii() else _FOREIGN.sub(lambda match: _settled(match[0]), text)
+    spaced = plain
+    if "  " in plain or plain[:1] == " " or plain[-1:] == " " or not plain.isprintable():
+        spaced = " ".join(plain.split())
+        if not spaced.isprintable():
+            return None
+    if "&" in spaced or "<" in spaced or "[" in spaced:
+        return None
+    if "(" in spaced and (spaced is not plain or _has_source_note(spaced)):
+        return None
+    return None if "source" in spaced[-100:].casefold() else spaced
+
+
+@lru_cache(maxsize=20_000)
+def _settled(character: str) -> str:
+    """What `clean` leaves of a character without regard to its neighbours, or `_REFUSED`.
+
+    A combining mark, and a character that becomes one, is refused.
+    """
+    plain = _plain(character)
+    stable = all(_plain(c) == c and not "\u0300" <= c <= "\u036f" for c in plain)
+    return plain if stable and not "\u0300" <= character <= "\u036f" else _REFUSED
+
+
+def _has_source_note(text: str) -> bool:
+    place = text.find("(")
+    while place >= 0 and not _SOURCE_NOTE.match(text, place):
+        place = text.find("(", place + 1)
+    return place >= 0
 
 
 def clean_with_offsets(text: str) -> CleanText:
@@ -293,27 +389,44 @@ _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _ENGLISH_SHARE = 0.2
 
 
+class Counts(NamedTuple):
+    """Words and function words of a lower-case text, and its Latin letters less the others."""
+
+    words: int
+    function_words: int
+    latin_surplus: int
+
+
+def count(lowered: str) -> Counts:
+    """Count the words of a lower-case text; the counts of its parts, cut between words, add up."""
+    one = lowered.isascii() and lowered.isalpha()
+    words = [lowered] if one else _WORD.findall(lowered)
+    letters = "".join(words)
+    latin = len(letters) if letters.isascii() else sum(c < "\u0250" for c in letters)
+    function_words = sum(map(_FUNCTION_WORDS.__contains__, words))
+    return Counts(len(words), function_words, 2 * latin - len(letters))
+
+
 def status(cleaned: str) -> Status:
     """Whether a cleaned synopsis can be read: not empty, in English, and long enough."""
-    if not cleaned:
+    counts = count(cleaned.lower())
+    if not counts.words:
         return Status.EMPTY
-    words = _WORD.findall(cleaned.lower())
-    if not words:
-        return Status.EMPTY
-    if _foreign_script(words):
+    if counts.latin_surplus < 0:
         return Status.NOT_ENGLISH
-    if len(words) < MIN_WORDS:
+    if counts.words < MIN_WORDS:
         return Status.TOO_SHORT
-    share = sum(word in _FUNCTION_WORDS for word in words) / len(words)
+    share = counts.function_words / counts.words
     if share >= _ENGLISH_SHARE or _identified_as_english(cleaned):
         return Status.OK
     return Status.NOT_ENGLISH
 
 
-def _foreign_script(words: list[str]) -> bool:
-    letters = "".join(words)
-    latin = sum(character < "\u0250" for character in letters)
-    return latin * 2 < len(letters)
+def clearly_english(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """(n,) whether the counts alone, (3, n) as in `Counts`, make a text `Status.OK`."""
+    words, function_words, latin_surplus = counts
+    share = function_words / np.maximum(words, 1)
+    return np.asarray((words >= MIN_WORDS) & (latin_surplus >= 0) & (share >= _ENGLISH_SHARE))
 
 
 def _identified_as_english(cleaned: str) -> bool:
@@ -322,3 +435,24 @@ def _identified_as_english(cleaned: str) -> bool:
 
     # 'pcm' is Nigerian Pidgin, for which lists of English names and titles are often taken.
     return langid.classify(cleaned)[0] in {"en", "pcm"}
+
+
+_SENTENCE_END = re.compile(r"(?<=[.!?…\"”])\s+(?=[A-Z\"“'(])")
+
+
+def excerpts(documents: Sequence[str], random: np.random.Generator) -> list[str]:
+    """One or two runs of one to three sentences of each document that has several sentences.
+
+    Every other one keeps the title. Runs of fewer than `MIN_WORDS` words are left out.
+    """
+    found = []
+    for document in documents:
+        title, _, synopsis = document.partition("\n")
+        sentences = _SENTENCE_END.split(synopsis)
+        for _ in range(min(len(sentences) - 1, 4) // 2 + (len(sentences) == 2)):
+            size = int(random.integers(1, min(4, len(sentences))))
+            first = int(random.integers(0, len(sentences) - size + 1))
+            run = " ".join(sentences[first : first + size])
+            if len(run.split()) >= MIN_WORDS:
+                found.append(f"{title if random.random() < 0.5 else ''}\n{run}")
+    return found

@@ -7,17 +7,20 @@ import csv
 import gzip
 import io
 import json
-import os
+import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
+from pipeline.draft import Terms, open_draft
 from pipeline.errors import TableError
+from pipeline.workers import in_order
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 _SUFFIXES = {
@@ -30,6 +33,8 @@ _SUFFIXES = {
     ".pq": "parquet",
 }
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
+_GROUP = 1 << 16
+"""Rows of a row group in the Parquet files that are written."""
 Row = tuple[str, str]
 Cells = dict[str, list[Any]]
 
@@ -74,6 +79,72 @@ def format_of(path: str, default: str | None = None) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Place:
+    """How far a table has been read.
+
+    Attributes:
+        rows: rows so far.
+        lines: lines so far, the header's too.
+        offset: bytes so far, unpacked; 0 in a Parquet file.
+        named: whether a row so far had the synopsis column: in JSON Lines, each may or may not.
+    """
+
+    rows: int = 0
+    lines: int = 0
+    offset: int = 0
+    named: bool = False
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of a table: the texts to read, the rows as they were, and the place behind them."""
+
+    rows: list[Row]
+    raw: Any
+    end: Place
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of one table are written out, extended.
+
+    Attributes:
+        kind: one of `FORMATS`.
+        names: the added columns, in order.
+        ending: of a line of delimited text.
+        schema: of a Parquet table, extended.
+        packed: whether each piece of output is packed, as a member of a gzip file.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    ending: str = "\n"
+    schema: Any = None
+    packed: bool = False
+
+    def lengthen(self, added: Callable[[], Extension], chunk: Chunk) -> tuple[bytes, Place]:
+        """The output for a chunk, and the place behind it."""
+        cells = added()(chunk.rows)
+        if self.kind == "parquet":
+            return _arrow_stream(chunk.raw, cells, self), chunk.end
+        write = _lengthened_objects if self.kind == "jsonl" else _lengthened_records
+        return self.pack(write(chunk.raw, cells, self)), chunk.end
+
+    def pack(self, data: bytes) -> bytes:
+        """Bytes of the output, packed if it is."""
+        return gzip.compress(data, 6, mtime=0) if self.packed else data
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A table that is being read: how it is written out, what comes first, and its chunks."""
+
+    layout: Layout
+    head: bytes
+    chunks: Iterator[Chunk]
+
+
 def extend(
     source: str,
     target: str,
@@ -82,6 +153,11 @@ def extend(
     columns: Columns,
     chunk: int,
     read: Callable[[int], None] = lambda _: None,
+    jobs: int = 1,
+    again: Callable[[], Extension] | None = None,
+    terms: Terms | None = None,
+    resume: bool = False,
+    note: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Copy a table, adding columns made from its (title, synopsis) rows.
 
@@ -95,19 +171,86 @@ def extend(
         columns: names of the columns to read.
         chunk: rows handled at a time.
         read: told the number of bytes read since the last call.
+        jobs: processes that make columns at the same time.
+        again: makes `added` again in another process; needed for more than one job.
+        terms: what a continuation of this run must have in common with it beside the source;
+            None if there can be none.
+        resume: continue an interrupted run of the same terms, if there is one.
+        note: told what becomes of what such a run left.
 
     Returns:
         The number of rows.
 
     Raises:
         TableError: the source cannot be read, a row is malformed, a column is missing or would
-            be added twice, or the target cannot be written.
+            be added twice, or the target cannot be written. See also `open_draft`.
     """
-    if kind != "parquet":
-        kind_of_lines = _json_lines if kind == "jsonl" else _delimited
-        with open_source(source, read) as lines, open_target(target) as sink:
-            return kind_of_lines(lines, sink, _name(source), kind, added, columns, chunk)
-    return _parquet(source, target, added, columns, chunk, read)
+    packed = kind != "parquet" and target.lower().endswith(".gz")
+    if terms:
+        terms = {"input (size or time of change)": fingerprint(source), **terms}
+    with open_draft(target, terms, resume, note) as draft:
+        if not draft.whole:
+            start = Place(**draft.place) if draft.place else Place()
+            if start.rows:
+                note(f"{target}: going on after {start.rows:,} rows of an interrupted run")
+            with open_table(source, kind, added, columns, chunk, read, start, packed) as reading:
+                task = partial(reading.layout.lengthen, again or (lambda: added))
+                with closing(in_order(task, reading.chunks, jobs)) as pieces:
+                    if not start.rows:
+                        draft.append(reading.head, None)
+                    for data, place in pieces:
+                        draft.append(data, asdict(place))
+            schema = reading.layout.schema
+            draft.publish(partial(_write_parquet, schema) if kind == "parquet" else None)
+        return Place(**draft.place).rows if draft.place else 0
+
+
+@contextmanager
+def open_table(
+    source: str,
+    kind: str,
+    added: Extension,
+    columns: Columns,
+    chunk: int,
+    read: Callable[[int], None] = lambda _: None,
+    start: Place = Place(),
+    packed: bool = False,
+) -> Iterator[Reading]:
+    """A table to be read from a place on; see `extend`.
+
+    Raises:
+        TableError: the source cannot be read, its header lacks a column or has an added one. The
+            chunks raise it for what is wrong further on.
+    """
+    name, names = _name(source), tuple(added.names)
+    if kind == "parquet":
+        with _seekable(source) as stream:
+            table, schema = _parquet(stream, source, added, columns)
+            chunks = _parquet_chunks(table, source, columns, chunk, read, start)
+            yield Reading(Layout(kind, names, schema=schema), b"", chunks)
+        return
+    with open_source(source, read) as stream:
+        lines = _Lines(stream, name)
+        if kind == "jsonl":
+            layout, head = Layout(kind, names, packed=packed), b""
+            chunks = _object_chunks(lines, name, added, columns, chunk, start)
+        else:
+            ending, head, chunks = _delimited(lines, name, kind, added, columns, chunk, start)
+            layout = Layout(kind, names, ending, packed=packed)
+        yield Reading(layout, layout.pack(head), chunks)
+
+
+def fingerprint(source: str) -> list[int]:
+    """What tells a file from the same one changed: its size, and the time of its last change.
+
+    Raises:
+        TableError: there is no such file.
+    """
+    try:
+        found = Path(source).stat()
+    except OSError as error:
+        raise _unreadable(source, error) from error
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _name(source: str) -> str:
@@ -117,28 +260,35 @@ def _name(source: str) -> str:
 @contextmanager
 def open_source(source: str, read: Callable[[int], None]) -> Iterator[IO[bytes]]:
     """A binary stream of a path or standard input, unpacked if gzip, that reports its progress."""
-    if source == "-":
-        raw: IO[bytes] = sys.stdin.buffer
-    else:
-        if Path(source).is_dir():
-            raise TableError(f"{source}: is a directory; name a file")
-        try:
-            raw = Path(source).open("rb")  # noqa: SIM115 (closed below)
-        except OSError as error:
-            raise TableError(f"{source}: cannot be read ({error.strerror})") from error
-    counted = io.BufferedReader(_Counted(raw, read), 1 << 16)
-    packed = counted.peek(2)[:2] == b"\x1f\x8b"
+    raw = sys.stdin.buffer if source == "-" else _open_file(source)
     try:
+        counted = io.BufferedReader(_Counted(raw, read), 1 << 16)
+        packed = counted.peek(2)[:2] == b"\x1f\x8b"
         yield cast(IO[bytes], gzip.GzipFile(fileobj=counted)) if packed else counted
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise TableError(f"{_name(source)}: damaged gzip file ({error})") from error
+    except OSError as error:
+        raise _unreadable(source, error) from error
     finally:
         if source != "-":
             raw.close()
 
 
+def _open_file(source: str) -> IO[bytes]:
+    if Path(source).is_dir():
+        raise TableError(f"{source}: is a directory; name a file")
+    try:
+        return Path(source).open("rb")
+    except OSError as error:
+        raise _unreadable(source, error) from error
+
+
+def _unreadable(source: str, error: OSError) -> TableError:
+    return TableError(f"{_name(source)}: cannot be read ({error.strerror or error})")
+
+
 class _Counted(io.RawIOBase):
-    """A raw stream that reports how many bytes were read from the one below."""
+    """A raw stream that reports how many bytes were read from the one below, or leapt over."""
 
     def __init__(self, raw: IO[bytes], read: Callable[[int], None]) -> None:
         self._raw, self._read = raw, read
@@ -152,50 +302,17 @@ class _Counted(io.RawIOBase):
         self._read(len(data))
         return len(data)
 
+    def seekable(self) -> bool:
+        return self._raw.seekable()
 
-@contextmanager
-def open_target(target: str) -> Iterator[IO[bytes]]:
-    """A binary stream whose content appears at `target` when the block ends well, else never.
+    def tell(self) -> int:
+        return self._raw.tell()
 
-    Standard output is filled when the block ends, from a temporary file.
-    """
-    if target == "-":
-        with tempfile.TemporaryFile() as spool:
-            yield cast(IO[bytes], spool)
-            spool.seek(0)
-            while data := spool.read(1 << 20):
-                sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        return
-    path = Path(target)
-    if path.is_dir():
-        raise TableError(f"{target}: is a directory; name a file")
-    # An existing file's own rights stay; a new one gets the usual ones.
-    try:
-        mode = path.stat().st_mode & 0o777
-    except OSError:
-        umask = os.umask(0)
-        os.umask(umask)
-        mode = 0o666 & ~umask
-    try:
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    except OSError as error:
-        raise TableError(f"{target}: cannot be written ({error.strerror})") from error
-    try:
-        with open(handle, "wb") as raw:  # noqa: PTH123 (a descriptor)
-            if target.lower().endswith(".gz"):
-                with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
-                    yield cast(IO[bytes], packed)
-            else:
-                yield raw
-        Path(scratch).chmod(mode)
-        Path(scratch).replace(path)
-    except gzip.BadGzipFile:
-        raise  # The source's, though it is an OSError too.
-    except OSError as error:
-        raise TableError(f"{target}: cannot be written ({error.strerror or error})") from error
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+    def seek(self, offset: int, whence: int = 0) -> int:
+        before = self._raw.tell()
+        after = self._raw.seek(offset, whence)
+        self._read(after - before)
+        return after
 
 
 class _Lines:
@@ -205,6 +322,7 @@ class _Lines:
         self._stream, self._name = stream, name
         self._taken: list[str] = []
         self.number = 0
+        self.offset = 0
         self.marked = False
 
     def __iter__(self) -> _Lines:
@@ -215,6 +333,7 @@ class _Lines:
         if not line:
             raise StopIteration
         self.number += 1
+        self.offset += len(line)
         if self.number == 1 and line.startswith(codecs.BOM_UTF8):
             self.marked, line = True, line[len(codecs.BOM_UTF8) :]
         try:
@@ -231,19 +350,27 @@ class _Lines:
         taken, self._taken = "".join(self._taken), []
         return taken
 
+    def leap(self, start: Place) -> None:
+        """Go on where a run was interrupted."""
+        self._stream.seek(start.offset)
+        self.number, self.offset = start.lines, start.offset
+
+    def place(self, rows: int, named: bool = True) -> Place:
+        return Place(rows, self.number, self.offset, named)
+
 
 def _delimited(
-    stream: IO[bytes],
-    sink: IO[bytes],
+    lines: _Lines,
     name: str,
     kind: str,
     added: Extension,
     columns: Columns,
     chunk: int,
-) -> int:
+    start: Place,
+) -> tuple[str, bytes, Iterator[Chunk]]:
+    """The ending of a line, the extended header, and the chunks of delimited text."""
     csv.field_size_limit(2**31 - 1)
     mark = _DELIMITERS[kind]
-    lines = _Lines(stream, name)
     records = csv.reader(lines, delimiter=mark, strict=True)
     header = _next_record(records, lines, name, 0)
     while header == []:
@@ -251,31 +378,46 @@ def _delimited(
         header = _next_record(records, lines, name, 0)
     if header is None:
         raise TableError(f"{name}: is empty; it needs a header line with a synopsis column")
-    synopsis, title = _places(header, columns, added, name)
+    places = _places(header, columns, added, name)
     raw = lines.take()
     ending = "\r\n" if raw.endswith("\r\n") else "\n"
-    if lines.marked:
-        sink.write(codecs.BOM_UTF8)
-    sink.write(_lengthened(raw, list(added.names), mark, ending).encode())
-    rows, batch, count = [], [], 0
+    (longer,) = _lengthened([raw], [added.names], mark, ending)
+    head = (codecs.BOM_UTF8 if lines.marked else b"") + longer.encode()
+    if start.rows:
+        lines.leap(start)
+    return ending, head, _delimited_chunks(lines, records, name, len(header), places, chunk, start)
+
+
+def _delimited_chunks(
+    lines: _Lines,
+    records: Iterator[list[str]],
+    name: str,
+    width: int,
+    places: tuple[int, int | None],
+    chunk: int,
+    start: Place,
+) -> Iterator[Chunk]:
+    synopsis, title = places
+    count = start.rows
+    rows: list[Row] = []
+    batch: list[str] = []
     while (record := _next_record(records, lines, name, count + 1)) is not None:
         raw = lines.take()
         if not record:
             continue
         count += 1
-        if len(record) != len(header):
+        if len(record) != width:
             raise TableError(
                 f"{name}: row {count} (line {lines.number}) has {len(record)} cells where the "
-                f"header has {len(header)}; mend that row"
+                f"header has {width}; mend that row"
             )
         batch.append(raw)
         rows.append((record[title] if title is not None else "", record[synopsis]))
         if len(rows) == chunk:
-            _write_delimited(sink, batch, added(rows), added, mark, ending)
+            yield Chunk(rows, batch, lines.place(count))
             rows, batch = [], []
     if rows:
-        _write_delimited(sink, batch, added(rows), added, mark, ending)
-    return count
+        yield Chunk(rows, batch, lines.place(count))
 
 
 def _next_record(
@@ -289,22 +431,30 @@ def _next_record(
         ) from error
 
 
-def _write_delimited(
-    sink: IO[bytes], batch: list[str], cells: Cells, added: Extension, mark: str, ending: str
-) -> None:
-    for row, raw in enumerate(batch):
-        values = [_text(cells[column][row]) for column in added.names]
-        sink.write(_lengthened(raw, values, mark, ending).encode())
+def _lengthened_records(batch: list[str], cells: Cells, layout: Layout) -> bytes:
+    values = zip(*(cells[name] for name in layout.names), strict=True)
+    return "".join(_lengthened(batch, values, _DELIMITERS[layout.kind], layout.ending)).encode()
 
 
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
+class _Records:
+    """What a `csv.writer` writes to: each record as a text of its own."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.write = self.written.append
 
 
-def _lengthened(raw: str, values: list[str], mark: str, ending: str) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, delimiter=mark, lineterminator="").writerow(["x", *values])
-    return raw.rstrip("\r\n") + buffer.getvalue()[1:] + ending
+def _lengthened(
+    batch: list[str], values: Iterable[Sequence[object]], mark: str, ending: str
+) -> Iterator[str]:
+    """Records as they stand in a file with more cells at their ends; None is an empty cell."""
+    records = _Records()
+    # A first cell, taken off again, so that one empty cell is not written in quotes.
+    csv.writer(records, delimiter=mark, lineterminator=ending).writerows(
+        ["x", *cells] for cells in values
+    )
+    for raw, added in zip(batch, records.written, strict=True):
+        yield raw.rstrip("\r\n") + added[1:]
 
 
 def _places(
@@ -324,40 +474,35 @@ def _places(
     return header.index(columns.synopsis), title
 
 
-def _json_lines(
-    stream: IO[bytes],
-    sink: IO[bytes],
-    name: str,
-    kind: str,
-    added: Extension,
-    columns: Columns,
-    chunk: int,
-) -> int:
-    del kind
-    lines = _Lines(stream, name)
-    rows, batch, count, found = [], [], 0, False
+def _object_chunks(
+    lines: _Lines, name: str, added: Extension, columns: Columns, chunk: int, start: Place
+) -> Iterator[Chunk]:
+    rows: list[Row] = []
+    batch: list[str] = []
+    count, named = start.rows, start.named
+    if start.rows:
+        lines.leap(start)
     for line in lines:
         lines.take()
         if not line.strip():
             continue
         count += 1
         record = json_object(line, name, count, lines.number)
-        found = found or columns.synopsis in record
+        named = named or columns.synopsis in record
         for column in added.names:
             if column in record:
                 raise TableError(f"{name}: row {count} already has {column!r}; rename it first")
         batch.append(line)
         rows.append((_cell(record.get(columns.title)), _cell(record.get(columns.synopsis))))
         if len(rows) == chunk:
-            _write_json_lines(sink, batch, added(rows), added)
+            yield Chunk(rows, batch, lines.place(count, named))
             rows, batch = [], []
     if rows:
-        _write_json_lines(sink, batch, added(rows), added)
-    if count and not found:
+        yield Chunk(rows, batch, lines.place(count, named))
+    if count and not named:
         raise TableError(
             f"{name}: no row has {columns.synopsis!r} (name it with --column synopsis=NAME)"
         )
-    return count
 
 
 def json_object(line: str, name: str, row: int, number: int) -> dict[str, Any]:
@@ -379,65 +524,69 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _write_json_lines(sink: IO[bytes], batch: list[str], cells: Cells, added: Extension) -> None:
+def _lengthened_objects(batch: list[str], cells: Cells, layout: Layout) -> bytes:
+    written = []
     for row, raw in enumerate(batch):
-        values = {column: cells[column][row] for column in added.names}
+        values = {name: cells[name][row] for name in layout.names}
         body = raw.strip()[:-1].rstrip()
         comma = "" if body == "{" else ", "
-        sink.write(
-            f"{body}{comma}{json.dumps(values, ensure_ascii=False)[1:]}\n".encode(errors="replace")
-        )
+        written.append(f"{body}{comma}{json.dumps(values, ensure_ascii=False)[1:]}\n")
+    return "".join(written).encode(errors="replace")
 
 
-def _parquet(
-    source: str,
-    target: str,
-    added: Extension,
-    columns: Columns,
-    chunk: int,
-    read: Callable[[int], None],
-) -> int:
+@contextmanager
+def _seekable(source: str) -> Iterator[IO[bytes]]:
+    """A source that can be read from its end, as Parquet is: a pipe or a packed one is copied."""
+    with open_source(source, lambda _: None) as stream:
+        if isinstance(stream, gzip.GzipFile) or not stream.seekable():
+            with tempfile.TemporaryFile() as spool:
+                shutil.copyfileobj(stream, spool, 1 << 20)
+                spool.seek(0)
+                yield cast(IO[bytes], spool)
+        else:
+            yield stream
+
+
+def _parquet(stream: IO[bytes], source: str, added: Extension, columns: Columns) -> tuple[Any, Any]:
+    """A Parquet file opened, and its schema extended."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    name, count = _name(source), 0
-    with (
-        tempfile.TemporaryFile() as spool,
-        open_source(source, read) as stream,
-        open_target(target) as sink,
-    ):
-        # Parquet is read from its end, which a pipe or a packed file does not offer.
-        while data := stream.read(1 << 20):
-            spool.write(data)
-        spool.seek(0)
-        try:
-            table = pq.ParquetFile(spool)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise TableError(f"{name}: not a readable Parquet file ({error})") from error
-        schema = table.schema_arrow
-        _places(schema.names, columns, added, name)
-        for column in added.names:
-            schema = schema.append(
-                pa.field(column, pa.float64() if column in added.numbers else pa.string())
-            )
-        with pq.ParquetWriter(sink, schema) as writer:
-            for batch in _parquet_batches(table, chunk, name):
-                rows = _parquet_rows(batch, columns)
-                cells = added(rows)
-                arrays = [pa.array(cells[c], schema.field(c).type) for c in added.names]
-                full = pa.RecordBatch.from_arrays([*batch.columns, *arrays], schema=schema)
-                writer.write_batch(full)
-                count += len(rows)
-    return count
+    name = _name(source)
+    try:
+        table = pq.ParquetFile(stream)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TableError(f"{name}: not a readable Parquet file ({error})") from error
+    schema = table.schema_arrow
+    _places(schema.names, columns, added, name)
+    for column in added.names:
+        schema = schema.append(
+            pa.field(column, pa.float64() if column in added.numbers else pa.string())
+        )
+    return table, schema
 
 
-def _parquet_batches(table: Any, chunk: int, name: str) -> Iterator[Any]:
+def _parquet_chunks(
+    table: Any, source: str, columns: Columns, chunk: int, read: Callable[[int], None], start: Place
+) -> Iterator[Chunk]:
     import pyarrow as pa
 
+    size = Path(source).stat().st_size if source != "-" else 0
+    total, count, told = table.metadata.num_rows, 0, 0
     try:
-        yield from table.iter_batches(batch_size=chunk)
+        for group in range(table.num_row_groups):
+            rows = table.metadata.row_group(group).num_rows
+            if count + rows <= start.rows:
+                count += rows
+                continue
+            for batch in table.iter_batches(chunk, row_groups=[group]):
+                count += len(batch)
+                if count > start.rows:
+                    yield Chunk(_parquet_rows(batch, columns), batch, Place(count))
+                read(size * count // total - told)
+                told = size * count // total
     except (pa.ArrowException, OSError) as error:
-        raise TableError(f"{name}: a page of it is damaged ({error})") from error
+        raise TableError(f"{_name(source)}: a page of it is damaged ({error})") from error
 
 
 def _parquet_rows(batch: Any, columns: Columns) -> list[Row]:
@@ -446,3 +595,45 @@ def _parquet_rows(batch: Any, columns: Columns) -> list[Row]:
         return [("", synopsis) for synopsis in synopses]
     titles = [_cell(value) for value in batch.column(columns.title).to_pylist()]
     return list(zip(titles, synopses, strict=True))
+
+
+def _arrow_stream(batch: Any, cells: Cells, layout: Layout) -> bytes:
+    """An extended batch as an Arrow stream of its own, which a Parquet file is made of later."""
+    import pyarrow as pa
+
+    arrays = [pa.array(cells[name], layout.schema.field(name).type) for name in layout.names]
+    full = pa.RecordBatch.from_arrays([*batch.columns, *arrays], schema=layout.schema)
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_stream(sink, layout.schema, options=options) as writer:
+        writer.write_batch(full)
+    return cast(bytes, sink.getvalue().to_pybytes())
+
+
+def _write_parquet(schema: Any, part: IO[bytes], sink: IO[bytes]) -> None:
+    """Make a Parquet file of Arrow streams; its row groups do not depend on theirs."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(sink, schema) as writer:
+        batches, rows = [], 0
+        for batch in _arrow_batches(part):
+            batches.append(batch)
+            rows += len(batch)
+            if rows >= _GROUP:
+                table = pa.Table.from_batches(batches, schema)
+                whole = rows - rows % _GROUP
+                writer.write_table(table.slice(0, whole), _GROUP)
+                batches, rows = table.slice(whole).to_batches(), rows - whole
+        if rows:
+            writer.write_table(pa.Table.from_batches(batches, schema), _GROUP)
+
+
+def _arrow_batches(part: IO[bytes]) -> Iterator[Any]:
+    import pyarrow as pa
+
+    end = part.seek(0, 2)
+    part.seek(0)
+    while part.tell() < end:
+        with pa.ipc.open_stream(part) as stream:
+            yield from stream

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -175,6 +174,8 @@ def load_taxonomy(path: str | Path | None = None) -> Taxonomy:
     Raises:
         TaxonomyError: the file cannot be read, is not TOML, or contradicts itself.
     """
+    import tomllib
+
     file = Path(path) if path is not None else release.taxonomy_path()
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))

@@ -15,13 +15,14 @@ from joblib import Parallel, delayed
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
+from threadpoolctl import threadpool_limits
 
 import pipeline
 from pipeline import decision
 from pipeline.classifier import fit_tag, tfidf
-from pipeline.corpus import MAYBE, Corpus
+from pipeline.corpus import MAYBE, UNKNOWN, Corpus
 from pipeline.errors import CorpusError
-from pipeline.evaluation import Evaluation, evaluate
+from pipeline.evaluation import Evaluation, evaluate, evaluate_each
 from pipeline.features import analyze
 from pipeline.model import AnyModel, Model
 from pipeline.predictions import Predictions
@@ -222,9 +223,11 @@ def _trainable(corpus: Corpus, min_positives: int) -> tuple[tuple[str, ...], dic
 def calibrate(logits: FloatArray, labels: npt.NDArray[np.int8]) -> tuple[FloatArray, FloatArray]:
     """(tags,) slopes and intercepts for (n, tags) held-out log-odds; see `fit_calibration`."""
     pairs = []
-    for tag in range(labels.shape[1]):
-        known = labels[:, tag] >= 0
-        pairs.append(decision.fit_calibration(logits[known, tag], labels[known, tag]))
+    # A curve of two parameters is fitted many times faster by one thread, and alike on any machine.
+    with threadpool_limits(1, "blas"):
+        for tag in range(labels.shape[1]):
+            known = labels[:, tag] >= 0
+            pairs.append(decision.fit_calibration(logits[known, tag], labels[known, tag]))
     slope, intercept = np.array(pairs).T
     return slope, intercept
 
@@ -272,18 +275,19 @@ def report(
     """Cross-fitted rows, their evaluations by profile, and of the balanced profile by source."""
     implications, works = corpus.taxonomy.implications(tags), corpus.works
     probabilities, suggested = cross_fitted(logits, labels, fold_of, implications)
-    by_profile = {
-        profile: evaluate(tags, probabilities, suggested[profile], labels, works)
-        for profile in decision.PROFILES
-    }
+    by_profile = evaluate_each(tags, probabilities, suggested, labels, works)
+    predictions = Predictions(corpus, tags, probabilities, suggested)
     sources = np.array(corpus.sources)
+    names = dict.fromkeys(corpus.sources)
+    if len(names) == 1:
+        return predictions, by_profile, dict.fromkeys(names, by_profile["balanced"])
     by_source = {}
-    for source in dict.fromkeys(corpus.sources):
+    for source in names:
         rows = sources == source
         by_source[source] = evaluate(
             tags, probabilities[rows], suggested["balanced"][rows], labels[rows], works[rows]
         )
-    return Predictions(corpus, tags, probabilities, suggested), by_profile, by_source
+    return predictions, by_profile, by_source
 
 
 def provenance(
@@ -301,7 +305,7 @@ def provenance(
         "libraries": {name: version(name) for name in libraries},
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
         "seed": seed,
-        "rows": len(corpus),
+        "rows": int((corpus.labels != UNKNOWN).any(axis=1).sum()),
         "works": len(np.unique(corpus.works)),
         "data": corpus.fingerprints,
         "left_out": left_out,

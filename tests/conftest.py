@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.artefact import load_model
@@ -52,6 +54,37 @@ def run_forewarn(*args: object, stdin: bytes = b"", cwd: Path | None = None) -> 
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def start_forewarn(*args: object, stdin: int | None = None) -> subprocess.Popen[str]:
+    """Start `forewarn ARGS` in a session of its own, as a terminal does; nobody waits for it."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from pipeline.cli import main; main()", *map(os.fspath, args)],
+        stdin=stdin,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        text=True,
+    )
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Wait for something to happen, a minute at most."""
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether a process still runs."""
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
+
+def beside(target: Path) -> list[str]:
+    """Names of what is hidden in the folder of a target."""
+    return sorted(path.name for path in target.parent.iterdir() if path.name.startswith("."))
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
-from conftest import ROOT, Forewarn
+from conftest import ROOT, Forewarn, alive, start_forewarn, until
 
 import pipeline
 from pipeline.taxonomy import load_taxonomy
@@ -156,6 +158,8 @@ def test_predict_takes_a_model_by_its_folder(forewarn: Forewarn, starter_folder:
         ("tag", "in.csv", "-o", "out.csv", "--column", "synopsis"),
         ("tag", "in.csv", "-o", "out.csv", "--column", "plot=synopsis"),
         ("tag", "in.csv", "-o", "out.csv", "--format", "xlsx"),
+        ("tag", "in.csv", "-o", "out.csv", "--jobs", "0"),
+        ("train", "in.csv", "-o", "model", "--jobs", "0"),
         ("train", "-o", "model"),
         ("train", "in.csv", "-o", "model", "--folds", "1"),
         ("tags", "--versus", "gore"),
@@ -255,6 +259,37 @@ def test_an_unknown_tag_brings_a_suggestion(forewarn: Forewarn) -> None:
     assert ran.rc == 2
     assert "no tag 'cannibalims'; did you mean cannibalism?" in ran.stderr
     assert "`forewarn tags` lists them" in forewarn("tags", "qqqqqqqqq").stderr
+
+
+# Interruption
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    ids=["ctrl-c", "sigterm"],
+)
+@pytest.mark.parametrize("command", ["predict", "train"])
+def test_an_interrupted_command_ends_with_its_processes_and_leaves_nothing(
+    tmp_path: Path, command: str, number: signal.Signals, code: int, told: str
+) -> None:
+    args = {
+        "predict": ("predict", "-"),
+        "train": ("train", ROOT / "data" / "starter.csv", "-o", tmp_path / "model"),
+    }[command]
+    ran = start_forewarn(*args, stdin=subprocess.PIPE)
+    process = psutil.Process(ran.pid)
+    if command == "predict":
+        until(lambda: any("numpy" in mapped.path for mapped in process.memory_maps()))
+    else:
+        until(lambda: len(process.children(recursive=True)) > 2)
+    family = process.children(recursive=True)
+    (os.killpg if number is signal.SIGINT else os.kill)(ran.pid, number)
+    _, err = ran.communicate(timeout=60)
+    assert (ran.returncode, err) == (code, f"forewarn: {told}\n")
+    until(lambda: not any(alive(child) for child in family))
+    assert list(tmp_path.iterdir()) == []
 
 
 # Help and start

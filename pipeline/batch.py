@@ -1,0 +1,445 @@
+"""A batch: many documents at once, their words as numbers in arrays.
+
+What a feature is, `features.py` says; this module finds the same ones without a loop over words.
+All words of a batch are one stream. A word form is stemmed once and known by a number from then
+on, and so is a pair of them. Documents with letters whose lower case depends on their neighbours
+are left to `features.analyze`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.features import NEGATED, REACH, TURNS, analyze, negates, stem
+from pipeline.synopsis import Counts, Status, clearly_english, count, status
+
+IntArray = npt.NDArray[np.int64]
+KeyArray = npt.NDArray[np.uint64]
+
+# No byte of UTF-8 is one of these.
+_PARTING, _ODD = b"\xfe", b"\xff"
+_NEUTRAL, _LETTER, _JOINER, _MARK, _STRANGE = range(5)
+"""Kinds of bytes. A joiner between two letters is part of their word, as in `features`."""
+_FOREIGN = re.compile(r"[^\x00-\x7f]")
+_MAX_FORMS = 200_000
+_MAX_BYTES = 1 << 24
+_NONE = -1
+_SLOT_BITS = 9
+_SHORT = 16
+_FIRST_BYTES = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
+"""Masks of the first bytes of a word of 64 bits, by how many."""
+
+
+def _kind(byte: int) -> int:
+    if byte == _ODD[0]:
+        return _STRANGE
+    if byte == _PARTING[0]:
+        return _NEUTRAL
+    if byte >= 0x80 or chr(byte).isalnum():
+        return _LETTER
+    return _JOINER if chr(byte) in "'*" else _MARK if chr(byte) in ".,;:!?" else _NEUTRAL
+
+
+_KINDS = bytes(map(_kind, range(256)))
+
+
+def _folded(text: str) -> bytes:
+    """A text in which every byte outside ASCII is part of a letter or digit in lower case.
+
+    Other characters outside ASCII are spaces. `_ODD` stands for one whose lower case is more
+    than a letter, or depends on its neighbours.
+    """
+    if text.isascii():
+        return text.encode()
+    return _FOREIGN.sub(lambda match: _fold(match[0]), text).encode("utf-8", "surrogateescape")
+
+
+@lru_cache(maxsize=20_000)
+def _fold(character: str) -> str:
+    if not character.isalnum():
+        return " "
+    lower = character.lower()
+    simple = len(lower) == 1 and lower.isalnum() and character != "Σ"
+    return lower if simple else _ODD.decode("utf-8", "surrogateescape")
+
+
+class Pairs:
+    """Numbers of pairs of 64-bit keys: a hash table with open addressing in arrays.
+
+    See Knuth 1998, "The Art of Computer Programming", vol. 3, section 6.4.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._lay_out(1 << 12)
+
+    def _lay_out(self, size: int) -> None:
+        self._first, self._second = np.zeros(size, np.uint64), np.zeros(size, np.uint64)
+        self._number = np.full(size, _NONE, np.int32)
+        self._shift = np.uint64(64 - (size.bit_length() - 1))
+
+    def add(self, first: KeyArray, second: KeyArray, numbers: npt.NDArray[np.int32]) -> None:
+        """Number pairs that are all different and not in the table, from 0 on."""
+        self._count += len(first)
+        if 3 * self._count > len(self._number):
+            held = np.flatnonzero(self._number != _NONE)
+            first = np.concatenate([self._first[held], first])
+            second = np.concatenate([self._second[held], second])
+            numbers = np.concatenate([self._number[held], numbers])
+            self._lay_out(1 << (4 * self._count).bit_length())
+        slots = self._slots(first, second)
+        while len(slots):
+            free = np.flatnonzero(self._number[slots] == _NONE)
+            placed = free[np.unique(slots[free], return_index=True)[1]]
+            self._first[slots[placed]] = first[placed]
+            self._second[slots[placed]] = second[placed]
+            self._number[slots[placed]] = numbers[placed]
+            left = np.delete(np.arange(len(slots)), placed)
+            first, second, numbers = first[left], second[left], numbers[left]
+            slots = (slots[left] + 1) & (len(self._number) - 1)
+
+    def find(self, first: KeyArray, second: KeyArray) -> npt.NDArray[np.int32]:
+        """The number of each pair; `_NONE` where it has none."""
+        slots = self._slots(first, second)
+        numbers, searched = self._look(slots, first, second)
+        while len(searched):
+            slots[searched] = (slots[searched] + 1) & (len(self._number) - 1)
+            numbers[searched], on = self._look(slots[searched], first[searched], second[searched])
+            searched = searched[on]
+        return numbers
+
+    def _look(
+        self, slots: IntArray, first: KeyArray, second: KeyArray
+    ) -> tuple[npt.NDArray[np.int32], IntArray]:
+        """The numbers in the slots, and the places whose slot is taken by another pair."""
+        numbers = self._number[slots]
+        other = (self._first[slots] != first) | (self._second[slots] != second)
+        return numbers, np.flatnonzero(other & (numbers != _NONE))
+
+    def _slots(self, first: KeyArray, second: KeyArray) -> IntArray:
+        # Multiplication spreads a key over the upper bits; the shift brings them down again.
+        mixed = first * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(32)
+        mixed += second
+        mixed *= np.uint64(0xD6E8FEB86659FD93)
+        return (mixed >> self._shift).view(np.int64)
+
+
+class Forms:
+    """The word forms met so far, each with what no neighbour can change: a table that grows.
+
+    Attributes:
+        stems: the stem of each form.
+        counts: (3, forms) what it adds to the `Counts` of a text.
+        negates: (forms,) whether it denies the words after it.
+        turns: (forms,) whether it ends what a negator denies.
+    """
+
+    def __init__(self) -> None:
+        self.stems: list[str] = []
+        self.counts = np.zeros((len(Counts._fields), 0))
+        self.negates = self.turns = np.zeros(0, bool)
+        self._short = Pairs()
+        self._long: dict[bytes, int] = {}
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether so many forms are known that a fresh table should be begun."""
+        return len(self.stems) > _MAX_FORMS or self._bytes > _MAX_BYTES
+
+    def numbers(self, text: bytes, starts: IntArray, stops: IntArray) -> npt.NDArray[np.int32]:
+        """The number of each word of a text, given where it is; unknown forms are learnt.
+
+        A form of up to 16 bytes is known by them as two numbers. The text ends with 16 bytes that
+        are in no word.
+        """
+        lengths = stops - starts
+        eight = np.ndarray(len(text) - 7, "<u8", text, strides=(1,))
+        first = eight[starts] & _FIRST_BYTES[np.minimum(lengths, 8)]
+        second = eight[starts + 8] & _FIRST_BYTES[np.clip(lengths - 8, 0, 8)]
+        found = self._short.find(first, second)
+        long_ = np.flatnonzero(lengths > _SHORT)
+        words = [
+            text[a:b] for a, b in zip(starts[long_].tolist(), stops[long_].tolist(), strict=True)
+        ]
+        found[long_] = [self._long.get(word, _NONE) for word in words]
+        unknown = np.flatnonzero(found == _NONE)
+        if not len(unknown):
+            return found
+        self._learn(text, starts, stops, unknown)
+        return self.numbers(text, starts, stops)
+
+    def _learn(self, text: bytes, starts: IntArray, stops: IntArray, unknown: IntArray) -> None:
+        forms = dict.fromkeys(
+            text[a:b]
+            for a, b in zip(starts[unknown].tolist(), stops[unknown].tolist(), strict=True)
+        )
+        known = len(self.stems)
+        self._long |= {f: n for n, f in enumerate(forms, known) if len(f) > _SHORT}
+        short = [(f, n) for n, f in enumerate(forms, known) if len(f) <= _SHORT]
+        padded = b"".join(form.ljust(_SHORT, b"\0") for form, _ in short)
+        keys = np.frombuffer(padded, "<u8").reshape(-1, 2)
+        numbers = np.array([number for _, number in short], np.int32)
+        self._short.add(keys[:, 0], keys[:, 1], numbers)
+        words = [form.decode() for form in forms]
+        self.stems += stem(words)
+        counts = np.array([count(word) for word in words], np.float64).T
+        self.counts = np.concatenate([self.counts, counts], axis=1)
+        self.negates = np.append(self.negates, [negates(word) for word in words])
+        self.turns = np.append(self.turns, [word in TURNS for word in words])
+        self._bytes += sum(map(len, forms))
+
+
+_forms = Forms()
+
+
+def _known_forms() -> Forms:
+    """The table that batches share; a fresh one when it has grown too large."""
+    global _forms  # noqa: PLW0603 (a cache)
+    if _forms.full:
+        _forms = Forms()
+    return _forms
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of a batch in the order of the text.
+
+    Attributes:
+        forms: the table that numbers them.
+        form: (words,) number of each word.
+        field: (words,) which field it is in: twice the row, and one more in a synopsis.
+        place: (words,) where it begins in the batch.
+        marks: (marks,) where punctuation marks stand in the batch, rising.
+        odd: rows that only `features.analyze` can read; they have words here all the same.
+    """
+
+    forms: Forms
+    form: npt.NDArray[np.int32]
+    field: IntArray
+    place: IntArray
+    marks: IntArray
+    odd: frozenset[int]
+
+    @classmethod
+    def of(cls, fields: Sequence[str]) -> Words:
+        """Read fields: the title and the synopsis of each row in turn."""
+        folded = list(map(_folded, fields))
+        ends = np.cumsum(np.fromiter(map(len, folded), np.int64, len(folded)) + 1)
+        data = b"".join([_PARTING, _PARTING.join(folded), _PARTING * (1 + _SHORT)])
+        kinds = np.frombuffer(data.translate(_KINDS), np.uint8)
+        inside = kinds == _LETTER
+        joiners = np.flatnonzero(kinds == _JOINER)
+        inside[joiners[inside[joiners - 1] & inside[joiners + 1]]] = True
+        edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+        starts, stops = edges[0::2], edges[1::2]
+        forms = _known_forms()
+        first = np.searchsorted(starts, ends)
+        strange = np.flatnonzero(kinds == _STRANGE)
+        return cls(
+            forms=forms,
+            form=forms.numbers(data.lower(), starts, stops),
+            field=np.repeat(np.arange(len(fields)), np.diff(first, prepend=0)),
+            place=starts,
+            marks=np.flatnonzero(kinds == _MARK),
+            odd=frozenset((np.searchsorted(ends, strange) // 2).tolist()),
+        )
+
+    def select(self, rows: IntArray, count: int) -> Words:
+        """The words of some rows, rising, of a batch of `count`."""
+        position = np.full(count, -1)
+        position[rows] = np.arange(len(rows))
+        kept = position[self.field >> 1] >= 0
+        return replace(
+            self,
+            form=self.form[kept],
+            field=2 * position[self.field[kept] >> 1] + (self.field[kept] & 1),
+            place=self.place[kept],
+            odd=frozenset(position[sorted(self.odd)].tolist()) - {-1},
+        )
+
+    @cached_property
+    def denied(self) -> IntArray:
+        """The words that a negator denies, as `features` defines it."""
+        negators = np.flatnonzero(self.forms.negates[self.form])
+        ended = np.zeros(len(negators), bool)
+        marks = np.searchsorted(self.marks, self.place[negators])
+        reached = []
+        for step in range(1, REACH + 1):
+            word = np.minimum(negators + step, len(self.form) - 1)
+            ended |= (
+                (negators + step > word)
+                | (self.field[word] != self.field[negators])
+                | (np.searchsorted(self.marks, self.place[word]) != marks)
+                | self.forms.turns[self.form[word]]
+            )
+            reached.append(word[~ended])
+        return np.concatenate(reached)
+
+
+@dataclass(frozen=True)
+class Batch(Sequence[str]):
+    """Cleaned documents, a sequence of them as strings, that keeps their words once read.
+
+    `titles` and `synopses` are cleaned texts, `read` their words where they are known.
+    """
+
+    titles: Sequence[str]
+    synopses: Sequence[str]
+    read: Words | None = None
+
+    @classmethod
+    def of(cls, documents: Sequence[str]) -> Batch:
+        """A batch of documents (title, newline, synopsis); itself if they are one already."""
+        if isinstance(documents, Batch):
+            return documents
+        parts = [document.partition("\n") for document in documents]
+        return cls([part[0] for part in parts], [part[2] for part in parts])
+
+    def __len__(self) -> int:
+        return len(self.titles)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        if isinstance(row, slice):
+            return [self[place] for place in range(*row.indices(len(self)))]
+        return f"{self.titles[row]}\n{self.synopses[row]}"
+
+    @cached_property
+    def words(self) -> Words:
+        """The words of all documents."""
+        if self.read:
+            return self.read
+        return Words.of(
+            [text for row in zip(self.titles, self.synopses, strict=True) for text in row]
+        )
+
+    def select(self, rows: IntArray) -> Batch:
+        """The documents of some rows, rising; their words need not be read again."""
+        if len(rows) == len(self):
+            return self
+        titles, synopses = ([texts[row] for row in rows] for texts in (self.titles, self.synopses))
+        return Batch(titles, synopses, self.words.select(rows, len(self)))
+
+    def statuses(self) -> list[Status]:
+        """The status of each synopsis, as `synopsis.status` gives it."""
+        words = self.words
+        counts = [
+            np.bincount(words.field, column[words.form], 2 * len(self))[1::2]
+            for column in words.forms.counts
+        ]
+        clear = clearly_english(np.array(counts)).tolist()
+        return [
+            Status.OK if sure and row not in words.odd else status(self.synopses[row])
+            for row, sure in enumerate(clear)
+        ]
+
+
+class FeatureTable:
+    """Where the words and pairs of a vocabulary have their columns, by number.
+
+    An atom is a stem, denied or not, that is a word of the vocabulary or half of one of its
+    pairs; the last number stands for every stem that is none.
+    """
+
+    def __init__(self, columns: Mapping[str, int]) -> None:
+        self._columns = columns
+        words = [name for name in columns if " " not in name]
+        halves = [name.split(" ") for name in columns if name.count(" ") == 1]
+        first, second = [pair[0] for pair in halves], [pair[1] for pair in halves]
+        self._atoms = {atom: n for n, atom in enumerate(dict.fromkeys([*words, *first, *second]))}
+        self._none = len(self._atoms)
+        self._word_column = np.full(self._none + 1, _NONE, np.int32)
+        self._word_column[self._numbered(words)] = [columns[name] for name in words]
+        pairs = [column for name, column in columns.items() if name.count(" ") == 1]
+        self._pairs = Pairs()
+        keys = [self._numbered(half).astype(np.uint64) for half in (first, second)]
+        self._pairs.add(keys[0], keys[1], np.array(pairs, np.int32))
+        self._forms: Forms | None = None
+        self._atom_of_form = np.zeros((0, 2), np.int32)
+
+    def _numbered(self, atoms: list[str]) -> npt.NDArray[np.int32]:
+        return np.fromiter(map(self._atoms.__getitem__, atoms), np.int32, len(atoms))
+
+    def rows(self, batch: Batch) -> tuple[IntArray, npt.NDArray[np.int32]]:
+        """The batch's known features, as the index arrays of a sparse matrix of its documents.
+
+        Returns:
+            (rows + 1,) where each row begins, and (features,) the columns in it, each once.
+        """
+        words = batch.words
+        atom = self._atoms_of(words)
+        same_field = words.field[1:] == words.field[:-1]
+        known = atom != self._none
+        paired = np.flatnonzero(same_field & known[1:] & known[:-1])
+        # A word and the pair that it begins are side by side, so the rows are in order.
+        found = np.full((len(atom), 2), _NONE, np.int32)
+        found[:, 0] = self._word_column[atom]
+        keys = atom.astype(np.uint64)
+        found[paired, 1] = self._pairs.find(keys[paired], keys[paired + 1])
+        place = np.flatnonzero(found.ravel() != _NONE)
+        row, column = (words.field >> 1)[place >> 1], found.ravel()[place]
+        if words.odd:
+            row, column = self._with_odd(batch, row, column)
+        kept = _first_of_each(row, column, len(batch))
+        starts = np.searchsorted(row[kept], np.arange(len(batch) + 1))
+        return starts, column[kept]
+
+    def _with_odd(
+        self, batch: Batch, row: IntArray, column: npt.NDArray[np.int32]
+    ) -> tuple[IntArray, npt.NDArray[np.int32]]:
+        """(features,) rows and columns with those of odd rows as `features.analyze` has them."""
+        odd = sorted(batch.words.odd)
+        others = ~np.isin(row, odd)
+        rows, columns = [row[others]], [column[others]]
+        for place in odd:
+            read = [c for c in map(self._columns.get, analyze(batch[place])) if c is not None]
+            rows.append(np.full(len(read), place))
+            columns.append(np.array(read, np.int32))
+        row, column = np.concatenate(rows), np.concatenate(columns)
+        order = np.argsort(row, kind="stable")
+        return row[order], column[order]
+
+    def _atoms_of(self, words: Words) -> npt.NDArray[np.int32]:
+        """(words,) atom of each word, denied ones as such."""
+        if self._forms is not words.forms:
+            self._forms, self._atom_of_form = words.forms, np.zeros((0, 2), np.int32)
+        new = words.forms.stems[len(self._atom_of_form) :]
+        if new:
+            get, none = self._atoms.get, self._none
+            learnt = [(get(name, none), get(NEGATED + name, none)) for name in new]
+            learnt_too = np.array(learnt, np.int32)
+            self._atom_of_form = np.concatenate([self._atom_of_form, learnt_too])
+        atom: npt.NDArray[np.int32] = self._atom_of_form[words.form, 0]
+        atom[words.denied] = self._atom_of_form[words.form[words.denied], 1]
+        return atom
+
+
+def _first_of_each(row: IntArray, column: npt.NDArray[np.int32], rows: int) -> IntArray:
+    """Rising places with every different (row, column) once; quicker than sorting them all.
+
+    Each row has a few hundred slots. Of the places that share one, the last writes itself down,
+    and those of the same column give way to it. What is left is sorted.
+    """
+    slots = row << _SLOT_BITS
+    slots += (column.view(np.uint32) * np.uint32(0x9E3779B9)) >> np.uint32(32 - _SLOT_BITS)
+    holder = np.empty(rows << _SLOT_BITS, np.int32)
+    places = np.arange(len(row), dtype=np.int32)
+    holder[slots] = places
+    held = holder[slots]
+    kept = held == places
+    lost = np.flatnonzero(~kept)
+    other = lost[(column[held[lost]] != column[lost])]
+    kept[other[np.unique(row[other] << 32 | column[other], return_index=True)[1]]] = True
+    return np.flatnonzero(kept)
