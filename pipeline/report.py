@@ -109,7 +109,7 @@ def evaluation_report(
         explanation="Every row was scored by the model as it is.",
         evidence="",
         phrases=_phrases(model),
-        method=_flowing(card.method(model)["method"]) if _has_card(model) else "Not recorded.",
+        method=_method(model),
         facts=(*_facts(model), _cells(predictions)),
         notices=learnt_from(model, predictions.corpus, "The model"),
     )
@@ -292,10 +292,12 @@ def _cells(predictions: Predictions) -> tuple[str, str]:
     )
 
 
-def _has_card(model: AnyModel) -> bool:
-    """Whether the model says how it was made; one put together by hand does not."""
-    needed = {"folds"} if isinstance(model, Model) else {"epochs", "start", "held_out_rows"}
-    return needed <= model.provenance.keys()
+def _method(model: AnyModel) -> str:
+    """How a model was made, if it says so; one that was put together by hand does not."""
+    try:
+        return _flowing(card.method(model)["method"])
+    except KeyError:
+        return "Not recorded."
 
 
 def _phrases(model: AnyModel) -> str:
