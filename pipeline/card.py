@@ -87,6 +87,7 @@ def method(model: AnyModel) -> dict[str, str]:
             features=f"{len(model.linear.vocabulary):,}",
             epochs=facts["epochs"],
             start=facts["start"],
+            teaching=_TEACHING.format(**facts) if "teacher" in facts else "",
             share=model.share.max(),
             alone=f", but is not asked for {', '.join(unread)}" if unread else "",
             held_out_rows=f"{facts['held_out_rows']:,}",
@@ -149,10 +150,17 @@ _ACCURATE_METHOD = """\
 Two parts whose log-odds are added. The first is a linear model of {features} features, as the card
 of `default` describes it. The second is a transformer ({start}), fine-tuned for {epochs} epochs
 with one attention over the tokens per tag (Mullenbach et al. 2018), its weights stored as 8-bit
-integers in ONNX. The transformer counts {share:.2f} of the blend{alone}. The blend, the
+integers in ONNX.{teaching} The transformer counts {share:.2f} of the blend{alone}. The blend, the
 calibration and the thresholds come from {held_out_rows} rows of works that neither part learnt
 from. Unknown labels are neither trained on nor scored; a `maybe` is not scored, and trains as half
 a yes and half a no."""
+
+_TEACHING = """
+It learnt by distillation from a larger one ({teacher}), fine-tuned on the same labels: from that
+one's probabilities for the labelled texts, {unlabelled:,} texts without labels and excerpts of
+both, and from what its tags attend to (Hinton et al. 2015, Jiao et al. 2020). The larger one is not
+in the model.
+"""
 
 _OUT_OF_FOLD = """\
 Every figure is out of fold: {folds} folds of whole works (series and copies kept together); each
