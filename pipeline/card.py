@@ -46,18 +46,6 @@ def tag_rows(score: Evaluation) -> list[tuple[str, ...]]:
     return rows
 
 
-def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Rows of cells as columns of text; the first `left` columns are set flush left."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
-
-
 def model_card(run: TrainingRun, name: str) -> str:
     """The model card in Markdown: data, method, figures, use and limits."""
     facts = run.model.provenance
@@ -79,12 +67,12 @@ def model_card(run: TrainingRun, name: str) -> str:
         sources=_markdown(_profile_rows(run.by_source)),
         per_tag=_markdown(tag_rows(balanced)),
         reached=_unreached(run),
-        **_method(run.model),
+        **method(run.model),
     )
 
 
-def _method(model: AnyModel) -> dict[str, str]:
-    """What a card says of its kind of model."""
+def method(model: AnyModel) -> dict[str, str]:
+    """What kind of model it is, how it was made, and how its held-out figures came about."""
     facts = model.provenance
     if isinstance(model, Model):
         return {
