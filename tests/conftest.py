@@ -54,7 +54,7 @@ def run_forewarn(*args: object, stdin: bytes = b"", cwd: Path | None = None) -> 
         capture_output=True,
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": path},
-        timeout=120,
+        timeout=600,
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
