@@ -401,8 +401,14 @@ def training_table(scratch: Path, corpus: Path | None, whole: bool) -> str:
 @click.option("--few", default=10_000, show_default=True, help="Rows for the slow ones.")
 @click.option("--runs", default=5, show_default=True, help="Runs of which the median is told.")
 @click.option("--most", default=1_000_000, show_default=True, help="Rows for the memory's growth.")
-@click.option("--everything", is_flag=True, help="Also train on everything (some minutes more).")
-def main(output: Path | None, rows: int, few: int, runs: int, most: int, everything: bool) -> None:
+@click.option(
+    "--training",
+    type=click.Choice(("none", "annotated", "everything")),
+    default="annotated",
+    show_default=True,
+    help="What to train on, beside the starter corpus; everything takes some minutes more.",
+)
+def main(output: Path | None, rows: int, few: int, runs: int, most: int, training: str) -> None:
     """Measure speed and memory, and print the tables.
 
     \b
@@ -428,9 +434,9 @@ def main(output: Path | None, rows: int, few: int, runs: int, most: int, everyth
             latency_lines(short, runs),
             "### Memory of `forewarn tag`\n",
             memory_table(scratch, growing),
-            "### Training\n",
-            training_table(scratch, corpus, everything),
         ]
+        if training != "none":
+            parts += ["### Training\n", training_table(scratch, corpus, training == "everything")]
     text = "\n".join(parts)
     if output:
         write_section(output, "speed", text)

@@ -334,6 +334,24 @@ def test_what_people_wait_for_loads_nothing_heavy(start: str) -> None:
     assert not loaded & HEAVY
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["tag", "--help"], ["--version"]])
+def test_help_does_not_even_load_numpy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom pipeline.cli import main\n"
+        f"main({arguments!r}, standalone_mode=False)\nprint('loaded', *sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    loaded = ran.stdout.splitlines()[-1].split()
+    assert "pipeline.cli" in loaded
+    assert not {"numpy", "pipeline.model", "pipeline.artefact", "tempfile", *HEAVY} & set(loaded)
+
+
 def test_public_names_are_there_when_asked_for() -> None:
     for name in pipeline.__all__:
         assert getattr(pipeline, name).__name__ == name
