@@ -33,16 +33,25 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from pipeline import decision
 from pipeline.artefact import load_model
-from pipeline.corpus import Corpus, read_corpus
+from pipeline.corpus import UNKNOWN, Corpus, read_corpus
 from pipeline.evaluation import Evaluation, evaluate
-from pipeline.finetuning import HELD_OUT, find_weights
+from pipeline.finetuning import find_weights, split
 from pipeline.model import AnyModel, to_document
 from pipeline.taxonomy import load_taxonomy, spelling
 from pipeline.training import calibrate, cross_fitted, train
 from pipeline.works import split_folds
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = ("starter", "contrast", "readings", "readings-2", "contrast-2", "rare")
+DATA = (
+    "starter",
+    "contrast",
+    "readings",
+    "readings-2",
+    "contrast-2",
+    "rare",
+    "contrast-3",
+    "readings-3",
+)
 CATALOGUES = ("mal", "tmdb", "anilist", "mydramalist", "animeplanet")
 PRECISION = 0.9
 Scores = np.ndarray
@@ -297,15 +306,15 @@ def _words(synopsis: str) -> list[tuple[int, int]]:
 @click.option("--quick", is_flag=True, help="Only the keyword list, the ten lines and Forewarn.")
 def main(folder: Path, output: Path | None, quick: bool) -> None:
     """Compare Forewarn with its alternatives on the corpus in FOLDER."""
+    catalogue = folder / "catalogue.jsonl.gz"
     corpus = read_corpus(
         [folder / "annotated.jsonl.gz", *(ROOT / "data" / f"{name}.csv" for name in DATA)],
         load_taxonomy(),
-        texts=[folder / "catalogue.jsonl.gz"],
+        texts=[catalogue],
+        unlabelled=[catalogue],
     )
-    given = np.array(corpus.sources) == "annotated.jsonl.gz"
-    held = split_folds(corpus.works, HELD_OUT, 0) == 0
-    test = corpus.select(np.flatnonzero(held & given))
-    training = corpus.select(np.flatnonzero(~held))
+    training, _, everything = split(corpus, 0)
+    test = everything.select(np.flatnonzero(_given(everything)))
     pairs = read_corpus([ROOT / "benchmarks" / "pairs.csv"], load_taxonomy())
     if load_model("accurate").provenance["data"] != corpus.fingerprints:
         raise click.ClickException("models/accurate was trained on other files: its works differ")
@@ -320,14 +329,13 @@ def main(folder: Path, output: Path | None, quick: bool) -> None:
             ("Omikuji", tuned(omikuji)),
         ]
     contenders.append(("Forewarn `default`", forewarn))
-    everything = corpus.select(np.flatnonzero(held))
     for name in ("auto", "accurate"):
         contenders.append((f"Forewarn `{name}`", calibrated_again(name, everything)))
     parts = [
         _preface(test, training, pairs),
         _contender_table(contenders, training, test, pairs),
         _CATALOGUES,
-        _catalogue_table(corpus, given),
+        _catalogue_table(corpus),
         _EVIDENCE,
         _evidence_table(training, test),
     ]
@@ -396,15 +404,22 @@ def _contender_table(
     return "\n".join(lines) + "\n"
 
 
-def _catalogue_table(corpus: Corpus, given: np.ndarray) -> str:
+def _given(corpus: Corpus) -> np.ndarray:
+    """(n,) which rows were annotated before there was a model."""
+    return np.array(corpus.sources) == "annotated.jsonl.gz"
+
+
+def _catalogue_table(corpus: Corpus) -> str:
     lines = [
         "| catalogue | rows | micro F1 | macro F1 | mean AP |",
         "| --- | --- | --- | --- | --- |",
     ]
-    catalogues = np.array(corpus.catalogues)
+    catalogues, given = np.array(corpus.catalogues), _given(corpus)
+    labelled = (corpus.labels != UNKNOWN).any(axis=1)
     for name in CATALOGUES:
         test = corpus.select(np.flatnonzero(given & (catalogues == name)))
-        other = (catalogues != name) & ~np.isin(corpus.works, corpus.works[catalogues == name])
+        mine = np.isin(corpus.works, corpus.works[catalogues == name])
+        other = labelled & (catalogues != name) & ~mine
         score = _evaluate(forewarn(corpus.select(np.flatnonzero(other)), test.documents), test)
         lines.append(f"| {name} | {len(test):,} | {_figures(score)} |")
         click.echo(lines[-1], err=True)

@@ -16,6 +16,7 @@ from pipeline import release
 from pipeline.decision import PROFILES, FloatArray, Thresholds
 from pipeline.errors import ModelError, TaxonomyError
 from pipeline.model import AnyModel, Model
+from pipeline.record import FILE as RECORD
 from pipeline.taxonomy import Taxonomy
 from pipeline.vocabulary import Vocabulary
 
@@ -35,13 +36,14 @@ AUTO = "auto"
 """The accurate model, whose transformer reads only what its linear part is unsure about."""
 
 
-def save_model(model: AnyModel, path: str | Path, card: str = "") -> None:
+def save_model(model: AnyModel, path: str | Path, card: str = "", record: str = "") -> None:
     """Write a model directory, whole or not at all.
 
     The directory holds `config.json` (schema version, kind, taxonomy, thresholds, provenance,
     SHA-256 of the other files), `vocabulary.txt` (a feature a line), `idf.npy`, `weights.npy`,
-    `bias.npy`, and, where `card` is given, the model card `README.md`. An accurate model also
-    has `encoder.onnx` and `tokenizer.json`.
+    `bias.npy`, and, where they are given, the model card `README.md` and the record of the
+    training run, `run.json`. An accurate model also has `encoder.onnx` and `tokenizer.json`.
+    What a model says depends on neither card nor record, so neither has a checksum.
 
     Raises:
         ModelError: `path` holds something that is not a model, or cannot be written.
@@ -54,7 +56,7 @@ def save_model(model: AnyModel, path: str | Path, card: str = "") -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = _scratch(f".{target.name}-", target.parent)
         try:
-            _write(model, scratch, card)
+            _write(model, scratch, {_CARD: card, RECORD: record})
             scratch.chmod(0o755)
             _swap(scratch, target)
         finally:
@@ -243,7 +245,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _write(model: AnyModel, folder: Path, card: str) -> None:
+def _write(model: AnyModel, folder: Path, beside: dict[str, str]) -> None:
     linear = model if isinstance(model, Model) else model.linear
     for key in _ARRAYS:
         np.save(folder / f"{key}.npy", getattr(linear, key), allow_pickle=False)
@@ -282,8 +284,9 @@ def _write(model: AnyModel, folder: Path, card: str) -> None:
     config["digest"] = _digest(config)
     text = json.dumps(config, indent=1, ensure_ascii=False)
     (folder / _CONFIG).write_text(text + "\n", encoding="utf-8")
-    if card:
-        (folder / _CARD).write_text(card, encoding="utf-8")
+    for name, content in beside.items():
+        if content:
+            (folder / name).write_text(content, encoding="utf-8")
 
 
 def _digest(config: dict[str, Any]) -> str:

@@ -46,18 +46,6 @@ def tag_rows(score: Evaluation) -> list[tuple[str, ...]]:
     return rows
 
 
-def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Rows of cells as columns of text; the first `left` columns are set flush left."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
-
-
 def model_card(run: TrainingRun, name: str) -> str:
     """The model card in Markdown: data, method, figures, use and limits."""
     facts = run.model.provenance
@@ -79,12 +67,12 @@ def model_card(run: TrainingRun, name: str) -> str:
         sources=_markdown(_profile_rows(run.by_source)),
         per_tag=_markdown(tag_rows(balanced)),
         reached=_unreached(run),
-        **_method(run.model),
+        **method(run.model),
     )
 
 
-def _method(model: AnyModel) -> dict[str, str]:
-    """What a card says of its kind of model."""
+def method(model: AnyModel) -> dict[str, str]:
+    """What kind of model it is, how it was made, and how its held-out figures came about."""
     facts = model.provenance
     if isinstance(model, Model):
         return {
@@ -99,6 +87,7 @@ def _method(model: AnyModel) -> dict[str, str]:
             features=f"{len(model.linear.vocabulary):,}",
             epochs=facts["epochs"],
             start=facts["start"],
+            teaching=_TEACHING.format(**facts) if "teacher" in facts else "",
             share=model.share.max(),
             alone=f", but is not asked for {', '.join(unread)}" if unread else "",
             held_out_rows=f"{facts['held_out_rows']:,}",
@@ -161,10 +150,17 @@ _ACCURATE_METHOD = """\
 Two parts whose log-odds are added. The first is a linear model of {features} features, as the card
 of `default` describes it. The second is a transformer ({start}), fine-tuned for {epochs} epochs
 with one attention over the tokens per tag (Mullenbach et al. 2018), its weights stored as 8-bit
-integers in ONNX. The transformer counts {share:.2f} of the blend{alone}. The blend, the
+integers in ONNX.{teaching} The transformer counts {share:.2f} of the blend{alone}. The blend, the
 calibration and the thresholds come from {held_out_rows} rows of works that neither part learnt
 from. Unknown labels are neither trained on nor scored; a `maybe` is not scored, and trains as half
 a yes and half a no."""
+
+_TEACHING = """
+It learnt by distillation from a larger one ({teacher}), fine-tuned on the same labels: from that
+one's probabilities for the labelled texts, {unlabelled:,} texts without labels and excerpts of
+both, and from what its tags attend to (Hinton et al. 2015, Jiao et al. 2020). The larger one is not
+in the model.
+"""
 
 _OUT_OF_FOLD = """\
 Every figure is out of fold: {folds} folds of whole works (series and copies kept together); each

@@ -8,16 +8,20 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from pipeline import __version__
+from pipeline import __version__, terminal
 from pipeline.errors import ForewarnError, TableError
 
 if TYPE_CHECKING:
-    from pipeline.model import Suggestion
+    from pipeline.corpus import Corpus
+    from pipeline.model import AnyModel
+    from pipeline.predictions import Predictions
     from pipeline.taxonomy import Tag, Taxonomy
     from pipeline.training import TrainingRun
 
@@ -41,6 +45,8 @@ class _Group(click.Group):
             sys.exit(141)
         except MemoryError as error:
             _ended("out of memory", error, 2)
+        except OSError as error:
+            _ended(str(error), error, 2)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -115,6 +121,12 @@ _threshold_option = click.option(
 _taxonomy_option = click.option(
     "--tags", "tags_file", type=click.Path(), metavar="FILE", help="Your own taxonomy (TOML)."
 )
+_report_option = click.option(
+    "--report",
+    "report_file",
+    metavar="FILE.html",
+    help="Also write a page to look at. It holds texts of CORPUS: do not publish it.",
+)
 _column_option = click.option(
     "--column",
     "columns",
@@ -188,7 +200,7 @@ def predict(
     if as_json:
         click.echo(json.dumps(suggestion.to_dict(), ensure_ascii=False))
     else:
-        click.echo(_suggestion_text(suggestion, not no_evidence))
+        click.echo(terminal.suggestion_text(suggestion, not no_evidence))
 
 
 @main.command()
@@ -295,6 +307,7 @@ def tag(
     type=click.IntRange(2),
     help="A tag that fewer works have is left out.",
 )
+@_report_option
 @click.option("--json", "as_json", is_flag=True, help="Print the held-out figures as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def train(
@@ -308,6 +321,7 @@ def train(
     dask: str | None,
     folds: int,
     min_positives: int,
+    report_file: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -319,19 +333,32 @@ def train(
 
     \b
     Example:
-      forewarn train my-labels.csv data/starter.csv -o models/mine
+      forewarn train my-labels.csv data/starter.csv -o models/mine --report mine.html
     """
-    from pipeline import artefact, card, training
+    from pipeline import artefact, training
     from pipeline.corpus import COLUMNS, read_corpus
     from pipeline.taxonomy import load_taxonomy
 
+    started = datetime.now(UTC)
     artefact.check_target(output)
+    report = _report(report_file)
     corpus = read_corpus(corpora, load_taxonomy(tags_file), _columns(columns, set(COLUMNS)), texts)
     _remarks(corpus.notes)
     where = nullcontext() if dask is None else _cluster().training_on(dask)
     with where, _count_progress("Training", quiet) as progress:
         run = training.train(corpus, seed, jobs, folds, min_positives, progress=progress)
-    artefact.save_model(run.model, output, card.model_card(run, Path(output).name))
+    options = {
+        "seed": seed,
+        "folds": folds,
+        "min_positives": min_positives,
+        "tags": tags_file and Path(tags_file).name,
+        "columns": _columns(columns, set(COLUMNS)),
+    }
+    _keep(run, output, "train", started, texts, options)
+    if report and report_file:
+        with _count_progress("Report", quiet) as progress:
+            page = report.training_report(run, Path(output).name, progress)
+        report.save(page, report_file)
     if as_json:
         click.echo(json.dumps(run.model.provenance, ensure_ascii=False))
         return
@@ -376,6 +403,7 @@ def train(
 )
 @click.option("--seed", default=0, show_default=True, help="Of the split and both parts.")
 @_jobs_option(-1, "Processes for the linear part; -1 for one a core.")
+@_report_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 def finetune(
     corpora: tuple[str, ...],
@@ -390,6 +418,7 @@ def finetune(
     min_positives: int,
     seed: int,
     jobs: int,
+    report_file: str | None,
     quiet: bool,
 ) -> None:
     """Train an accurate model: a linear part and a small transformer, fine-tuned on CORPUS.
@@ -404,12 +433,14 @@ def finetune(
     """
     from tempfile import TemporaryDirectory
 
-    from pipeline import artefact, card
+    from pipeline import artefact
     from pipeline.corpus import COLUMNS, read_corpus
     from pipeline.taxonomy import load_taxonomy
 
-    finetuning = _finetuning()
+    started = datetime.now(UTC)
+    finetuning = _extra("finetuning", "finetune", "fine-tuning")
     artefact.check_target(output)
+    report = _report(report_file)
     if unlabelled and not teacher:
         raise click.UsageError("--unlabelled needs a --teacher who labels them")
     names = _columns(columns, set(COLUMNS))
@@ -420,48 +451,166 @@ def finetune(
         run = finetuning.train_accurate(
             corpus, Path(scratch), *folders, seed, jobs, epochs, min_positives, progress
         )
-        artefact.save_model(run.model, output, card.model_card(run, Path(output).name))
+        options = {
+            "seed": seed,
+            "epochs": epochs,
+            "min_positives": min_positives,
+            "weights": weights and Path(weights).name,
+            "teacher": teacher and Path(teacher).name,
+            "unlabelled": [Path(path).name for path in unlabelled],
+            "tags": tags_file and Path(tags_file).name,
+            "columns": names,
+        }
+        _keep(run, output, "finetune", started, texts, options)
+        if report and report_file:
+            report.save(report.training_report(run, Path(output).name), report_file)
     _echo_run(run, output, min_positives)
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """What `evaluate` and `compare` are asked for beside their models and corpora."""
+
+    profile: str
+    threshold: float | None
+    columns: tuple[str, ...]
+    texts: tuple[str, ...]
+    report_file: str | None
+    as_json: bool
+    quiet: bool
+
+    def read(self, corpora: tuple[str, ...], taxonomy: Taxonomy) -> Corpus:
+        """The corpora, with what there is to remark on."""
+        from pipeline.corpus import COLUMNS, read_corpus
+
+        corpus = read_corpus(corpora, taxonomy, _columns(self.columns, set(COLUMNS)), self.texts)
+        _remarks(corpus.notes)
+        return corpus
+
+    def predict(self, model: AnyModel, name: str, corpus: Corpus) -> Predictions:
+        """What a model says of the corpus, its progress shown."""
+        from pipeline.predictions import learnt_from, predict_corpus
+
+        _remarks(learnt_from(model, corpus, name))
+        with _count_progress(f"Reading with {name}", self.quiet) as progress:
+            return predict_corpus(model, corpus, self.threshold, progress)
+
+    def shown(self, predictions: Predictions) -> str:
+        """The suggestions whose figures are wanted: a threshold's, or a profile's."""
+        return self.profile if self.threshold is None else next(iter(predictions.suggested))
+
+
+def _scoring_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of `_Scoring`."""
+    options = (
+        _profile_option,
+        _threshold_option,
+        _column_option,
+        click.option("--texts", multiple=True, metavar="FILE", help="As for `forewarn train`."),
+        _report_option,
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress bar."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @main.command()
 @click.argument("model", metavar="MODEL")
 @click.argument("corpora", nargs=-1, required=True, metavar="CORPUS...")
-@_profile_option
-@_threshold_option
-@_column_option
-@click.option("--texts", multiple=True, metavar="FILE", help="As for `forewarn train`.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(
-    model: str,
-    corpora: tuple[str, ...],
-    profile: str,
-    threshold: float | None,
-    columns: tuple[str, ...],
-    texts: tuple[str, ...],
-    as_json: bool,
-) -> None:
+@_scoring_options
+def evaluate(model: str, corpora: tuple[str, ...], **options: Any) -> None:
     """Score MODEL (a folder or a released name) on labelled corpora, on observed cells only.
 
     The corpora must be works that the model was not trained on for the figures to mean anything.
 
     \b
     Example:
-      forewarn evaluate default my-labels.csv --json
+      forewarn evaluate default my-labels.csv --report default.html
     """
     from pipeline import card
     from pipeline.artefact import load_model
-    from pipeline.corpus import COLUMNS, read_corpus
-    from pipeline.evaluation import evaluate_model
 
+    asked = _Scoring(**options)
+    report = _report(asked.report_file)
     loaded = load_model(model)
-    corpus = read_corpus(corpora, loaded.taxonomy, _columns(columns, set(COLUMNS)), texts)
-    _remarks(corpus.notes)
-    score = evaluate_model(loaded, corpus, profile, threshold)
-    if as_json:
+    predictions = asked.predict(loaded, model, asked.read(corpora, loaded.taxonomy))
+    shown = asked.shown(predictions)
+    score = predictions.evaluate(shown)
+    if report and asked.report_file:
+        with _count_progress("Report", asked.quiet) as progress:
+            page = report.evaluation_report(loaded, model, predictions, shown, progress)
+        report.save(page, asked.report_file)
+    if asked.as_json:
         click.echo(json.dumps(score.to_dict(), ensure_ascii=False))
     else:
-        click.echo(card.headline(score) + "\n\n" + card.aligned(card.tag_rows(score)))
+        click.echo(card.headline(score) + "\n\n" + terminal.aligned(card.tag_rows(score)))
+
+
+@main.command()
+@click.argument("run_a", metavar="RUN_A")
+@click.argument("run_b", metavar="RUN_B")
+@click.argument("corpora", nargs=-1, required=True, metavar="CORPUS...")
+@_scoring_options
+def compare(run_a: str, run_b: str, corpora: tuple[str, ...], **options: Any) -> None:
+    """What changes from model RUN_A to RUN_B (folders or released names) on labelled corpora.
+
+    Differences are B minus A, on the tags that both know, with intervals from works drawn alike
+    for both. The corpora must be works that neither was trained on. --json has every changed row.
+
+    \b
+    Example:
+      forewarn compare models/old models/mine my-labels.csv --report changes.html
+    """
+    from pipeline.artefact import load_model
+    from pipeline.comparison import compare as compare_models
+
+    asked = _Scoring(**options)
+    report = _report(asked.report_file)
+    models = load_model(run_a), load_model(run_b)
+    corpus = asked.read(corpora, models[0].taxonomy)
+    both = asked.predict(models[0], run_a, corpus), asked.predict(models[1], run_b, corpus)
+    found = compare_models((run_a, run_b), both, asked.shown(both[0]))
+    if report and asked.report_file:
+        report.save(report.comparison_report(found, models, corpus), asked.report_file)
+    if asked.as_json:
+        click.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+    else:
+        click.echo(terminal.comparison_text(found))
+
+
+@main.command()
+@click.argument("folder", required=False, default=".", metavar="[DIR]")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole records as JSON.")
+def runs(folder: str, as_json: bool) -> None:
+    """List the training runs whose models are in DIR (or a few folders below), oldest first.
+
+    Each run leaves its record, run.json, beside its model: options, versions, checksums of the
+    data, held-out figures.
+
+    \b
+    Example:
+      forewarn runs models
+    """
+    from dataclasses import asdict
+
+    from pipeline.errors import RecordError
+    from pipeline.record import find_records, read_record, summary
+
+    found = []
+    for path in find_records(Path(folder)):
+        try:
+            found.append((str(path.parent), read_record(path)))
+        except RecordError as error:
+            _remarks((str(error),))
+    found.sort(key=lambda run: run[1].started)
+    if as_json:
+        click.echo(json.dumps([{"model": at, **asdict(run)} for at, run in found]))
+    elif found:
+        click.echo(terminal.runs_text([(at, summary(run)) for at, run in found]))
+    else:
+        click.echo(f"No training run has left its record in {folder}.")
 
 
 @main.command()
@@ -508,17 +657,19 @@ def tags(name: str | None, versus: str | None, tags_file: str | None, as_json: b
     if name is None:
         if versus is not None:
             raise click.UsageError("--versus needs a TAG to compare with")
-        click.echo(json.dumps(taxonomy.to_dict()["tag"]) if as_json else _tag_list(taxonomy))
+        click.echo(
+            json.dumps(taxonomy.to_dict()["tag"]) if as_json else terminal.tag_list(taxonomy)
+        )
         return
     tag_ = _find_tag(taxonomy, name)
     if versus is not None:
-        click.echo(_versus_text(taxonomy, tag_, _find_tag(taxonomy, versus)))
+        click.echo(terminal.versus_text(taxonomy, tag_, _find_tag(taxonomy, versus)))
     elif as_json:
         from dataclasses import asdict
 
         click.echo(json.dumps(asdict(tag_), ensure_ascii=False))
     else:
-        click.echo(_tag_text(taxonomy, tag_))
+        click.echo(terminal.tag_text(taxonomy, tag_))
 
 
 def _echo_run(run: TrainingRun, output: str, min_positives: int) -> None:
@@ -528,34 +679,59 @@ def _echo_run(run: TrainingRun, output: str, min_positives: int) -> None:
         click.echo(f"left out: {name} ({count} works have it; --min-positives {min_positives})")
     for profile, score in run.by_profile.items():
         click.echo(f"\nHeld-out works, {profile} profile\n{card.headline(score)}")
-    click.echo("\n" + card.aligned(card.tag_rows(run.by_profile["balanced"])))
+    click.echo("\n" + terminal.aligned(card.tag_rows(run.by_profile["balanced"])))
     click.echo(f"\nModel written to {output}")
 
 
-def _finetuning() -> Any:
+def _keep(
+    run: TrainingRun,
+    output: str,
+    command: str,
+    started: datetime,
+    texts: tuple[str, ...],
+    options: dict[str, Any],
+) -> None:
+    """Save a run's model with its card and record, and tell MLflow where there is one."""
+    from pipeline import artefact, card, record, tracking
+    from pipeline.errors import RecordError
+
+    made = record.record_run(run, command, options, started, texts)
+    artefact.save_model(run.model, output, card.model_card(run, Path(output).name), made.to_json())
+    if tracking.configured():
+        try:
+            tracking.track(made, Path(output))
+        except RecordError as error:
+            _remarks((str(error),))
+
+
+def _report(file: str | None) -> Any:
+    """The module that writes reports, if one is asked for and can be written."""
+    if file is None:
+        return None
+    report = _extra("report", "report", "a report")
+    report.check_target(file)
+    return report
+
+
+def _extra(module: str, extra: str, told: str) -> Any:
+    """A module of the package that needs more libraries than the package does."""
+    from importlib import import_module
+
     try:
-        from pipeline import finetuning
+        return import_module(f"pipeline.{module}")
     except ImportError as error:
-        raise _lacking("fine-tuning", "finetune", error) from error
-    return finetuning
+        raise click.UsageError(
+            f"{told} needs more libraries ({error.name}); install them with: "
+            f"pip install 'forewarn[{extra}]'"
+        ) from error
 
 
 def _cluster() -> Any:
-    try:
-        from pipeline import cluster
-    except ImportError as error:
-        raise _lacking("--dask", "dask", error) from error
     import logging
 
+    cluster = _extra("cluster", "dask", "--dask")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # What fails is told in one line.
     return cluster
-
-
-def _lacking(what: str, extra: str, error: ImportError) -> click.UsageError:
-    return click.UsageError(
-        f"{what} needs more libraries ({error.name}); install them with: "
-        f"pip install 'forewarn[{extra}]'"
-    )
 
 
 def _read_synopsis(synopsis: str | None, file: str | None) -> str:
@@ -618,26 +794,6 @@ def _count_progress(label: str, quiet: bool) -> Iterator[Callable[[int, int], No
         yield lambda done, total: bar.update(done * 1000 // total - bar.pos)
 
 
-_WHY_NOT = {
-    "too-short": "No suggestion: the text is too short to say (fewer than six words).",
-    "not-english": "No suggestion: the text does not look like English.",
-    "empty": "No suggestion: there is no text.",
-}
-
-
-def _suggestion_text(suggestion: Suggestion, with_evidence: bool) -> str:
-    if suggestion.status != "ok":
-        return _WHY_NOT[suggestion.status]
-    if not suggestion.warnings:
-        return "No warnings suggested. (The synopsis may leave things out.)"
-    width = max(len(warning.tag) for warning in suggestion.warnings)
-    lines = [f"{'tag':<{width}}  prob." + ("  because of" if with_evidence else "")]
-    for warning in suggestion.warnings:
-        phrases = ", ".join(f"“{' '.join(e.text.split())}”" for e in warning.evidence)
-        lines.append(f"{warning.tag:<{width}}  {warning.probability:5.2f}  {phrases}".rstrip())
-    return "\n".join(lines)
-
-
 def _find_tag(taxonomy: Taxonomy, name: str) -> Tag:
     from difflib import get_close_matches
 
@@ -647,50 +803,3 @@ def _find_tag(taxonomy: Taxonomy, name: str) -> Tag:
         hint = f"did you mean {', '.join(near)}?" if near else "`forewarn tags` lists them"
         raise click.UsageError(f"no tag {name!r}; {hint}")
     return taxonomy[found]
-
-
-def _tag_list(taxonomy: Taxonomy) -> str:
-    width = max(len(tag.id) for tag in taxonomy.tags)
-    return "\n\n".join(
-        f"{group}\n" + "\n".join(f"  {tag.id:<{width}}  {tag.label}" for tag in members)
-        for group, members in taxonomy.groups.items()
-    )
-
-
-def _tag_text(taxonomy: Taxonomy, tag_: Tag) -> str:
-    confused = [
-        other
-        for contrast in taxonomy.contrasts
-        if tag_.id in contrast.tags
-        for other in contrast.tags
-        if other != tag_.id
-    ]
-    parts = (
-        ("", f"{tag_.label} ({tag_.id}), in {tag_.group}"),
-        ("Means", tag_.definition),
-        ("The word", tag_.origin),
-        ("Is not", tag_.exclude),
-        ("Example", tag_.example),
-        ("Also called", ", ".join(tag_.aliases)),
-        ("Broader", ", ".join(taxonomy.ancestors(tag_.id))),
-        ("Narrower", ", ".join(taxonomy.narrower(tag_.id))),
-        ("Confused with", ", ".join(confused) and f"{', '.join(confused)} (see --versus)"),
-    )
-    return "\n".join(
-        click.wrap_text(f"{name + ':':<15}{text}" if name else text, 90, "", " " * 15)
-        for name, text in parts
-        if text
-    )
-
-
-def _versus_text(taxonomy: Taxonomy, first: Tag, second: Tag) -> str:
-    if first.id == second.id:
-        return f"{first.label} and {second.label} are the same tag."
-    text = taxonomy.contrast(first.id, second.id)
-    lines = [f"{first.label} or {second.label}?", ""] + ([text, ""] if text else [])
-    for tag_ in (first, second):
-        other = second if tag_ is first else first
-        implied = f" It brings {other.id} along." if other.id in taxonomy.ancestors(tag_.id) else ""
-        not_ = f" Not: {tag_.exclude}" if tag_.exclude else ""
-        lines.append(f"{tag_.id}: {tag_.definition}{not_}{implied}")
-    return "\n".join(click.wrap_text(line, 90) for line in lines)

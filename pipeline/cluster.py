@@ -183,14 +183,18 @@ def _client(scheduler: str, kind: type[Client]) -> Client:
 def _check_workers(client: Client) -> None:
     address = client.scheduler.address
     try:
-        found = client.submit(_version, pure=False).result(WAIT)
+        if not client.ncores():
+            # An adaptive cluster starts a worker when there is something to do.
+            client.submit(_version, pure=False).result(WAIT)
+        found = set(client.run(_version).values())
     except TimeoutError as error:
         raise ClusterError(f"{address}: has no worker; start some with: dask worker") from error
     except (ImportError, AttributeError) as error:
-        found = f"none ({error})"
-    if found != pipeline.__version__:
+        found = {f"none ({error})"}
+    if found != {pipeline.__version__}:
         raise ClusterError(
-            f"{address}: its workers need Forewarn {pipeline.__version__}, they have {found}"
+            f"{address}: its workers need Forewarn {pipeline.__version__}, they have "
+            f"{', '.join(sorted(found))}"
         )
 
 
@@ -207,7 +211,7 @@ class _ModelFiles(WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: Worker) -> None:
         """Write the files."""
-        self.folder = Path(tempfile.mkdtemp(prefix="forewarn-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="forewarn-", dir=worker.local_directory))
         for name, data in self._files.items():
             (self.folder / name).write_bytes(data)
 

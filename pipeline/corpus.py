@@ -280,7 +280,7 @@ def _read_file(
         groups=tuple(cell or None for cell in _texts(frame, "group")),
         sources=(path.name,) * len(frame),
         catalogues=tuple(_texts(frame, "catalogue")),
-        fingerprints={str(path): _sha256(path)},
+        fingerprints={str(path): fingerprint(path)},
         notes=tuple(notes + [f"{path}: {remark}" for remark in remarks]),
     )
 
@@ -307,7 +307,7 @@ def _read_unlabelled(
         groups=tuple(groups[row] or None for row in rows),
         sources=(path.name,) * len(rows),
         catalogues=tuple(catalogues[row] for row in rows),
-        fingerprints={str(path): _sha256(path)},
+        fingerprints={str(path): fingerprint(path)},
     )
 
 
@@ -396,6 +396,7 @@ def _by_name(fingerprints: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _sha256(path: Path) -> str:
+def fingerprint(path: Path) -> str:
+    """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

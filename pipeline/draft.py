@@ -55,6 +55,7 @@ def open_target(target: str, pack: bool = True) -> Iterator[IO[bytes]]:
                         yield cast(IO[bytes], packed)
                 else:
                     yield raw
+                _sync(raw)
             Path(scratch).chmod(mode)
             Path(scratch).replace(path)
         finally:
@@ -180,12 +181,13 @@ def open_draft(
             yield draft
         except BaseException as error:
             kept = _keep(draft, error)
-            draft._part.close()
+            with suppress(OSError):
+                draft._part.close()
             if not kept:
-                _remove(path)
+                _remove(*draft_paths(path))
             raise
         draft._part.close()
-        _remove(path)
+        _remove(*draft_paths(path))
 
 
 class FolderDraft:
@@ -230,13 +232,12 @@ def open_folder_draft(
         found = _read_journal(journal)
         if resume and found:
             _check_terms(path, found[0][0], json.loads(json.dumps(terms)))
-            journal.seek(found[-1][1])
-            journal.truncate()
+            journal.truncate(found[-1][1])
         else:
             _say_replaced(path, found, note)
             with _write_errors(target):
                 _write_terms(journal, terms)
-                shutil.rmtree(part_path, ignore_errors=True)
+                _remove(part_path)
                 found = []
         with _write_errors(target):
             part_path.mkdir(exist_ok=True)
@@ -246,13 +247,13 @@ def open_folder_draft(
             yield draft
         except BaseException as error:
             if not draft.finished:
-                _remove(path)
+                _remove(*draft_paths(path))
             else:
                 error.add_note(_KEPT)
             raise
         with _write_errors(target):
             part_path.replace(path)
-        _remove(path)
+        _remove(*draft_paths(path))
 
 
 def _say_replaced(path: Path, found: list[tuple[Terms, int]], note: Callable[[str], None]) -> None:
@@ -276,13 +277,15 @@ def _begin(
             if continued:
                 return continued
         _write_terms(journal, terms)
-        return Draft(str(path), part_path.open("w+b"), journal)
+        # For the owner's eyes, as the target may be; it gets the target's rights in the end.
+        _remove(part_path)
+        part_path.touch(0o600)
+        return Draft(str(path), part_path.open("r+b"), journal)
 
 
 def _write_terms(journal: IO[bytes], terms: Terms) -> None:
     """Make a journal that of a run that begins."""
-    journal.seek(0)
-    journal.truncate()
+    journal.truncate(0)
     journal.write(json.dumps(terms).encode() + b"\n")
     _sync(journal)
 
@@ -297,8 +300,7 @@ def _continued(path: Path, journal: IO[bytes], found: list[tuple[Terms, int]]) -
     if len(found) == 1:
         return None
     last, end = found[-1]
-    journal.seek(end)
-    journal.truncate()
+    journal.truncate(end)
     part = cast(IO[bytes], io.BytesIO()) if whole else part_path.open("r+b")
     part.truncate(last["length"])
     part.seek(last["length"])
@@ -308,7 +310,7 @@ def _continued(path: Path, journal: IO[bytes], found: list[tuple[Terms, int]]) -
 def _read_journal(journal: IO[bytes]) -> list[tuple[Terms, int]]:
     """The lines of a journal, each with its end in bytes; a line that was cut off is left out."""
     found: list[tuple[Terms, int]] = []
-    end = 0
+    end = journal.seek(0)
     for line in journal:
         try:
             entry = json.loads(line)
@@ -345,7 +347,7 @@ def _keep(draft: Draft, error: BaseException) -> bool:
 def _locked(journal: Path, target: str) -> IO[bytes]:
     """A journal opened for this run alone."""
     while True:
-        file = open(os.open(journal, os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # noqa: PTH123, SIM115
+        file = journal.open("a+b")
         try:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -362,13 +364,12 @@ def _locked(journal: Path, target: str) -> IO[bytes]:
         file.close()
 
 
-def _remove(path: Path) -> None:
-    part, journal = draft_paths(path)
-    if part.is_dir():
-        shutil.rmtree(part, ignore_errors=True)
-    else:
-        part.unlink(missing_ok=True)
-    journal.unlink(missing_ok=True)
+def _remove(*leftovers: Path) -> None:
+    for path in leftovers:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _sync(file: IO[bytes]) -> None:

@@ -21,6 +21,10 @@ class ModelError(ForewarnError):
     """A model directory is missing, damaged, foreign or of a newer schema."""
 
 
+class RecordError(ForewarnError):
+    """A run record cannot be found or read, or was not logged."""
+
+
 class InterruptedRunError(TableError):
     """A run on a table cannot go on now, for no fault of its input: no space, a killed worker."""
 

@@ -10,9 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score
 
-from pipeline.corpus import Corpus
-from pipeline.model import AnyModel
-
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 LabelArray = npt.NDArray[np.int8]
@@ -101,7 +98,7 @@ def evaluate_each(
         "rows": len(labels),
         "works": weights.shape[1],
         "mean_average_precision": _mean(ap),
-        "mean_average_precision_interval": _interval(_mean_of_known(ap_boot)),
+        "mean_average_precision_interval": interval(_mean_of_known(ap_boot)),
         "expected_calibration_error": calibration_error(probabilities[known], labels[known] == 1),
         "brier": _mean((probabilities[known] - labels[known]) ** 2),
     }
@@ -111,18 +108,15 @@ def evaluate_each(
             "support": int((labels[:, t] == 1).sum()),
             "known": int(known[:, t].sum()),
             "average_precision": float(ap[place]),
-            "average_precision_interval": _interval(ap_boot[:, place]),
+            "average_precision_interval": interval(ap_boot[:, place]),
         }
         for place, t in enumerate(scored)
     ]
     evaluations = {}
     for name, flags in suggested.items():
         counts = _confusion(flags, labels)
-        by_work = np.zeros((weights.shape[1], *counts.shape[1:]))
-        np.add.at(by_work, work_of_row, counts)
-        micro, tags = _f1_figures(
-            counts.sum(axis=0), np.tensordot(weights, by_work, axes=1), scored
-        )
+        resampled = _resampled(counts, weights, work_of_row)
+        micro, tags = _f1_figures(counts.sum(axis=0), resampled, scored)
         scores = [TagScore(**one, **other) for one, other in zip(of_tag, tags, strict=True)]
         evaluations[name] = Evaluation(**common, **micro, tags=tuple(scores))
     return evaluations
@@ -136,14 +130,13 @@ def _f1_figures(
     `resampled`, (resamples, tags, 3), are the same of resampled works.
     """
     f1 = _f1(total)
-    # A resample without a tag's positives says nothing of it.
-    f1_boot = np.where(resampled[..., [0, 2]].sum(axis=2) > 0, _f1(resampled), np.nan)
+    f1_boot = _known_f1(resampled)
     hits, false, missed = total.sum(axis=0)
     over_all = {
         "micro_f1": float(_f1(total.sum(axis=0))),
-        "micro_f1_interval": _interval(_f1(resampled.sum(axis=1))),
+        "micro_f1_interval": interval(_f1(resampled.sum(axis=1))),
         "macro_f1": _mean(f1[scored]),
-        "macro_f1_interval": _interval(_mean_of_known(f1_boot[:, scored])),
+        "macro_f1_interval": interval(_mean_of_known(f1_boot[:, scored])),
         "micro_precision": _ratio(hits, hits + false),
         "micro_recall": _ratio(hits, hits + missed),
     }
@@ -152,11 +145,65 @@ def _f1_figures(
             "precision": _ratio(total[t, 0], total[t, 0] + total[t, 1]),
             "recall": _ratio(total[t, 0], total[t, 0] + total[t, 2]),
             "f1": float(f1[t]),
-            "f1_interval": _interval(f1_boot[:, t]),
+            "f1_interval": interval(f1_boot[:, t]),
         }
         for t in scored
     ]
     return over_all, of_tag
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Figures of resampled works; with equal works and seed, resample i is the same works.
+
+    `micro_f1`, `macro_f1` and `mean_average_precision` are (resamples,); `f1` and
+    `average_precision` are (resamples, tags), NaN where a resample says nothing of a tag.
+    """
+
+    micro_f1: FloatArray
+    macro_f1: FloatArray
+    mean_average_precision: FloatArray
+    f1: FloatArray
+    average_precision: FloatArray
+
+
+def bootstrap(
+    probabilities: FloatArray,
+    suggested: BoolArray,
+    labels: LabelArray,
+    works: IntArray,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Bootstrap:
+    """The figures of `evaluate`, again for works (n,) drawn with replacement."""
+    weights = _resample(works, resamples, seed)
+    _, work_of_row = np.unique(works, return_inverse=True)
+    scored = [t for t in range(labels.shape[1]) if (labels[:, t] == 1).any()]
+    resampled = _resampled(_confusion(suggested, labels), weights, work_of_row)
+    f1 = _known_f1(resampled)
+    ap = np.full(f1.shape, np.nan)
+    ap[:, scored] = _average_precisions(probabilities, labels, scored, weights, work_of_row)[1]
+    return Bootstrap(
+        micro_f1=_f1(resampled.sum(axis=1)),
+        macro_f1=_mean_of_known(f1[:, scored]),
+        mean_average_precision=_mean_of_known(ap[:, scored]),
+        f1=f1,
+        average_precision=ap,
+    )
+
+
+def micro_f1(
+    suggested: BoolArray,
+    labels: LabelArray,
+    works: IntArray,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> tuple[float, Interval]:
+    """Micro F1 of (n, tags) suggestions, with its 95 % bootstrap interval over works (n,)."""
+    counts = _confusion(suggested, labels).sum(axis=1)
+    _, work_of_row = np.unique(works, return_inverse=True)
+    resampled = _resampled(counts, _resample(works, resamples, seed), work_of_row)
+    return float(_f1(counts.sum(axis=0))), interval(_f1(resampled))
 
 
 def calibration_error(probabilities: FloatArray, labels: BoolArray) -> float:
@@ -173,6 +220,18 @@ def _confusion(suggested: BoolArray, labels: LabelArray) -> IntArray:
     return np.stack([suggested & true, suggested & false, ~suggested & true], axis=2).astype(
         np.int64
     )
+
+
+def _resampled(counts: IntArray, weights: FloatArray, work_of_row: IntArray) -> FloatArray:
+    """(resamples, ...) sums of (n, ...) counts over works drawn (resamples, works) times each."""
+    by_work = np.zeros((weights.shape[1], *counts.shape[1:]))
+    np.add.at(by_work, work_of_row, counts)
+    return np.asarray(np.tensordot(weights, by_work, axes=1))
+
+
+def _known_f1(resampled: FloatArray) -> FloatArray:
+    """F1 of (resamples, tags, 3) counts; a resample without a tag's positives says nothing."""
+    return np.where(resampled[..., [0, 2]].sum(axis=2) > 0, _f1(resampled), np.nan)
 
 
 def _f1(counts: npt.NDArray[Any]) -> FloatArray:
@@ -248,20 +307,10 @@ def _mean_of_known(values: FloatArray) -> FloatArray:
     return np.asarray(np.where(known, values, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1))
 
 
-def _interval(values: FloatArray) -> Interval:
+def interval(values: FloatArray) -> Interval:
+    """The middle 95 % of values, those that are not known (NaN) left out."""
     known = values[np.isfinite(values)]
     if not len(known):
         return 0.0, 0.0
     low, high = np.quantile(known, [0.025, 0.975])
     return float(low), float(high)
-
-
-def evaluate_model(
-    model: AnyModel, corpus: Corpus, profile: str = "balanced", threshold: float | None = None
-) -> Evaluation:
-    """Score a model on a labelled corpus of the model's own taxonomy."""
-    index = corpus.taxonomy.index
-    labels = corpus.labels[:, [index[tag] for tag in model.tags]]
-    probabilities = model.predict_proba(corpus.documents)
-    suggested = model.decide(probabilities, profile, threshold)
-    return evaluate(model.tags, probabilities, suggested, labels, corpus.works)

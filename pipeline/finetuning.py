@@ -242,7 +242,7 @@ def assemble(
         {p: np.where(enough, v, part.thresholds.reached[p]) for p, v in chosen.reached.items()},
     )
     fold_of = split_folds(held.works, _REPORT_FOLDS, seed)
-    by_profile, by_source = training.report(held, part.tags, logits, labels, fold_of)
+    predictions, by_profile, by_source = training.report(held, part.tags, logits, labels, fold_of)
     libraries = (*training.LIBRARIES, "torch", "transformers", "onnxruntime", "tokenizers")
     provenance = training.provenance(
         corpus, linear.left_out, seed, by_profile, by_source, libraries
@@ -255,7 +255,7 @@ def assemble(
         intercept=intercept,
         provenance={**provenance, **facts, "held_out_rows": len(held)},
     )
-    return TrainingRun(model, by_profile, by_source, linear.left_out)
+    return TrainingRun(model, by_profile, by_source, linear.left_out, predictions)
 
 
 def export_encoder(reader: Reader, documents: list[str], folder: Path) -> Encoder:

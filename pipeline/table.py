@@ -194,7 +194,8 @@ def extend(
             if start.rows:
                 note(f"{target}: going on after {start.rows:,} rows of an interrupted run")
             with open_table(source, kind, added, columns, chunk, read, start, packed) as reading:
-                task = partial(reading.layout.lengthen, again or (lambda: added))
+                make = again if again and jobs > 1 else lambda: added
+                task = partial(reading.layout.lengthen, make)
                 with closing(in_order(task, reading.chunks, jobs)) as pieces:
                     if not start.rows:
                         draft.append(reading.head, None)
@@ -262,13 +263,11 @@ def open_source(source: str, read: Callable[[int], None]) -> Iterator[IO[bytes]]
     """A binary stream of a path or standard input, unpacked if gzip, that reports its progress."""
     raw = sys.stdin.buffer if source == "-" else _open_file(source)
     try:
-        counted = io.BufferedReader(_Counted(raw, read), 1 << 16)
+        counted = io.BufferedReader(_Counted(raw, source, read), 1 << 16)
         packed = counted.peek(2)[:2] == b"\x1f\x8b"
         yield cast(IO[bytes], gzip.GzipFile(fileobj=counted)) if packed else counted
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise TableError(f"{_name(source)}: damaged gzip file ({error})") from error
-    except OSError as error:
-        raise _unreadable(source, error) from error
     finally:
         if source != "-":
             raw.close()
@@ -290,14 +289,17 @@ def _unreadable(source: str, error: OSError) -> TableError:
 class _Counted(io.RawIOBase):
     """A raw stream that reports how many bytes were read from the one below, or leapt over."""
 
-    def __init__(self, raw: IO[bytes], read: Callable[[int], None]) -> None:
-        self._raw, self._read = raw, read
+    def __init__(self, raw: IO[bytes], source: str, read: Callable[[int], None]) -> None:
+        self._raw, self._source, self._read = raw, source, read
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._raw.read(len(buffer))
+        try:
+            data = self._raw.read(len(buffer))
+        except OSError as error:
+            raise _unreadable(self._source, error) from error
         buffer[: len(data)] = data
         self._read(len(data))
         return len(data)

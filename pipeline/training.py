@@ -25,6 +25,7 @@ from pipeline.errors import CorpusError
 from pipeline.evaluation import Evaluation, evaluate, evaluate_each
 from pipeline.features import analyze
 from pipeline.model import AnyModel, Model
+from pipeline.predictions import Predictions
 from pipeline.taxonomy import Taxonomy
 from pipeline.works import split_folds
 
@@ -49,13 +50,14 @@ class TrainingRun:
 
     `by_profile` scores every row by models and thresholds that were made without its work.
     `by_source` does so for the balanced profile, file by file. `left_out` names tags with too
-    few positive works, with their count.
+    few positive works, with their count. `predictions` are what was scored, row by row.
     """
 
     model: AnyModel
     by_profile: dict[str, Evaluation]
     by_source: dict[str, Evaluation]
     left_out: dict[str, int]
+    predictions: Predictions
 
 
 def train(
@@ -127,7 +129,7 @@ def train(
             if len(left):
                 held_out[left] = linear.log_odds(features.transform(counts[left]))
     implications = corpus.taxonomy.implications(tags)
-    by_profile, by_source = report(corpus, tags, held_out, labels, fold_of)
+    predictions, by_profile, by_source = report(corpus, tags, held_out, labels, fold_of)
     slope, intercept_ = calibrate(held_out, labels)
     closed = decision.close(decision.sigmoid(held_out * slope + intercept_), implications)
     model = Model(
@@ -143,7 +145,7 @@ def train(
             "folds": folds,
         },
     )
-    return TrainingRun(model, by_profile, by_source, left_out)
+    return TrainingRun(model, by_profile, by_source, left_out, predictions)
 
 
 @dataclass(frozen=True)
@@ -269,22 +271,23 @@ def report(
     logits: FloatArray,
     labels: npt.NDArray[np.int8],
     fold_of: IntArray,
-) -> tuple[dict[str, Evaluation], dict[str, Evaluation]]:
-    """Evaluations by profile, and of the balanced profile by source, of cross-fitted rows."""
+) -> tuple[Predictions, dict[str, Evaluation], dict[str, Evaluation]]:
+    """Cross-fitted rows, their evaluations by profile, and of the balanced profile by source."""
     implications, works = corpus.taxonomy.implications(tags), corpus.works
     probabilities, suggested = cross_fitted(logits, labels, fold_of, implications)
     by_profile = evaluate_each(tags, probabilities, suggested, labels, works)
+    predictions = Predictions(corpus, tags, probabilities, suggested)
     sources = np.array(corpus.sources)
     names = dict.fromkeys(corpus.sources)
     if len(names) == 1:
-        return by_profile, dict.fromkeys(names, by_profile["balanced"])
+        return predictions, by_profile, dict.fromkeys(names, by_profile["balanced"])
     by_source = {}
     for source in names:
         rows = sources == source
         by_source[source] = evaluate(
             tags, probabilities[rows], suggested["balanced"][rows], labels[rows], works[rows]
         )
-    return by_profile, by_source
+    return predictions, by_profile, by_source
 
 
 def provenance(

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -69,8 +70,8 @@ def start_forewarn(*args: object, stdin: int | None = None) -> subprocess.Popen[
 
 
 def until(happened: Callable[[], bool]) -> None:
-    """Wait for something to happen, a minute at most."""
-    deadline = time.monotonic() + 60
+    """Wait for something to happen, some minutes at most: a gate may be a busy machine."""
+    deadline = time.monotonic() + 240
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -94,9 +95,13 @@ def forewarn() -> Forewarn:
 
 @pytest.fixture(scope="session")
 def starter_training(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Path]:
-    """What `forewarn train data/starter.csv` printed, and the folder that it wrote."""
+    """What `forewarn train data/starter.csv` printed, and the folder that it wrote.
+
+    The report is beside the folder: report.html.
+    """
     folder = tmp_path_factory.mktemp("starter") / "model"
-    return run_forewarn("train", STARTER, "-o", folder, "--jobs", "2"), folder
+    report = ("--report", folder.parent / "report.html") if find_spec("vl_convert") else ()
+    return run_forewarn("train", STARTER, "-o", folder, "--jobs", "2", *report), folder
 
 
 @pytest.fixture(scope="session")

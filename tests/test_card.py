@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from conftest import Ran
 
-from pipeline.card import aligned, headline, tag_rows
+from pipeline.card import headline, tag_rows
 from pipeline.evaluation import Evaluation, TagScore
 from pipeline.model import Model
+from pipeline.terminal import aligned
 
 SCORE = Evaluation(
     rows=12345,

@@ -276,7 +276,7 @@ def test_an_interrupted_command_ends_with_its_processes_and_leaves_nothing(
 ) -> None:
     args = {
         "predict": ("predict", "-"),
-        "train": ("train", ROOT / "data" / "starter.csv", "-o", tmp_path / "model"),
+        "train": ("train", ROOT / "data" / "starter.csv", "-o", tmp_path / "model", "--jobs", "2"),
     }[command]
     ran = start_forewarn(*args, stdin=subprocess.PIPE)
     process = psutil.Process(ran.pid)
@@ -286,7 +286,7 @@ def test_an_interrupted_command_ends_with_its_processes_and_leaves_nothing(
         until(lambda: len(process.children(recursive=True)) > 2)
     family = process.children(recursive=True)
     (os.killpg if number is signal.SIGINT else os.kill)(ran.pid, number)
-    _, err = ran.communicate(timeout=60)
+    _, err = ran.communicate(timeout=240)
     assert (ran.returncode, err) == (code, f"forewarn: {told}\n")
     until(lambda: not any(alive(child) for child in family))
     assert list(tmp_path.iterdir()) == []
@@ -295,7 +295,10 @@ def test_an_interrupted_command_ends_with_its_processes_and_leaves_nothing(
 # Help and start
 
 
-@pytest.mark.parametrize("command", ["", "predict", "tag", "train", "evaluate", "export", "tags"])
+@pytest.mark.parametrize(
+    "command",
+    ["", "predict", "tag", "train", "finetune", "evaluate", "compare", "runs", "export", "tags"],
+)
 def test_every_command_has_help_with_an_example(forewarn: Forewarn, command: str) -> None:
     ran = forewarn(*filter(None, [command]), "--help")
     assert (ran.rc, ran.stderr) == (0, "")
@@ -307,7 +310,7 @@ def test_the_version_is_the_packages(forewarn: Forewarn) -> None:
     assert pipeline.__version__ in forewarn("--version").stdout
 
 
-HEAVY = {"sklearn", "pandas", "scipy", "pyarrow", "joblib"}
+HEAVY = {"sklearn", "pandas", "scipy", "pyarrow", "joblib", "jinja2", "vl_convert"}
 
 
 @pytest.mark.parametrize(
@@ -316,9 +319,10 @@ HEAVY = {"sklearn", "pandas", "scipy", "pyarrow", "joblib"}
         "import pipeline",
         "from pipeline.cli import main; main(['--help'], standalone_mode=False)",
         f"from pipeline.cli import main; main(['predict', {GRIM!r}], standalone_mode=False)",
+        "from pipeline.cli import main; main(['runs', 'models'], standalone_mode=False)",
         f"import pipeline; pipeline.load_model().suggest({GRIM!r})",
     ],
-    ids=["import", "help", "predict", "suggest"],
+    ids=["import", "help", "predict", "runs", "suggest"],
 )
 def test_what_people_wait_for_loads_nothing_heavy(start: str) -> None:
     code = f"import sys\n{start}\nprint('loaded', *{{m.split('.')[0] for m in sys.modules}})"

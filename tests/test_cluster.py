@@ -40,14 +40,19 @@ def cluster() -> Iterator[LocalCluster]:
 @pytest.fixture
 def client(cluster: LocalCluster) -> Iterator[Client]:
     with Client(cluster, set_as_default=False) as opened:
-        opened.wait_for_workers(2, timeout=60)
+        opened.wait_for_workers(2, timeout=240)
         yield opened
 
 
-def texts(count: int) -> list[str]:
+def write_parts(desk: Path, count: int, rows: int) -> tuple[Path, Path]:
+    """A folder of tables, each of so many rows with an id of their own, and one to be made."""
     with STARTER.open(encoding="utf-8", newline="") as file:
-        found = [row["synopsis"] for row in csv.DictReader(file)]
-    return [found[n % len(found)] for n in range(count)]
+        texts = [row["synopsis"] for row in csv.DictReader(file)]
+    (desk / "in").mkdir()
+    for part in range(count):
+        cells = [(texts[n % len(texts)], f"{part}-{n}") for n in range(rows)]
+        write_csv(desk / "in" / f"part-{part}.csv", ["synopsis", "id"], cells)
+    return desk / "in", desk / "out"
 
 
 def assert_tagged_as_on_one_machine(source: Path, target: Path, tagger: Tagger) -> None:
@@ -84,11 +89,7 @@ def test_a_folder_of_tables_is_tagged_as_on_one_machine(
 def test_a_worker_killed_in_the_middle_of_a_job_loses_no_row_and_doubles_none(
     cluster: LocalCluster, client: Client, starter_model: Model, tmp_path: Path
 ) -> None:
-    source, target = tmp_path / "in", tmp_path / "out"
-    source.mkdir()
-    for part in range(5):
-        rows = [(text, f"{part}-{n}") for n, text in enumerate(texts(2000))]
-        write_csv(source / f"part-{part}.csv", ["synopsis", "id"], rows)
+    source, target = write_parts(tmp_path, 4, 4000)
     tagger, rows_tagged = Tagger(starter_model), []
     address = cluster.scheduler_address
     job = threading.Thread(
@@ -101,29 +102,26 @@ def test_a_worker_killed_in_the_middle_of_a_job_loses_no_row_and_doubles_none(
     # The worker that is writing that output now.
     busy = next(worker for worker, keys in client.processing().items() if keys)
     os.kill(before[busy], signal.SIGKILL)
-    job.join(120)
-    assert rows_tagged == [10_000]
+    job.join(240)
+    assert rows_tagged == [16_000]
     assert before[busy] not in client.run(os.getpid).values()
     assert_tagged_as_on_one_machine(source, target, tagger)
     ids = [row["id"] for path in target.iterdir() for row in csv.DictReader(path.open())]
-    assert sorted(ids) == sorted(f"{part}-{n}" for part in range(5) for n in range(2000))
+    assert sorted(ids) == sorted(f"{part}-{n}" for part in range(4) for n in range(4000))
 
 
 def test_a_malformed_table_is_named_and_the_others_need_not_be_tagged_again(
     client: Client, starter_model: Model, tmp_path: Path
 ) -> None:
-    source, target = tmp_path / "in", tmp_path / "out"
-    source.mkdir()
-    for name in "abcd":
-        write_csv(source / f"{name}.csv", ["synopsis"], [(GRIM,)])
-    (source / "e.csv").write_text("synopsis,id\na,1\nb\n")
+    source, target = write_parts(tmp_path, 4, 1)
+    (source / "part-4.csv").write_text("synopsis,id\na,1\nb\n")
     tagger, notes = Tagger(starter_model), []
-    with pytest.raises(TableError, match=r"e\.csv: row 2 \(line 3\) has 1 cells") as caught:
+    with pytest.raises(TableError, match=r"part-4\.csv: row 2 \(line 3\) has 1 cells") as caught:
         tag_partitions(str(source), str(target), tagger, client)
     assert not target.exists()
     assert any("--resume" in note for note in getattr(caught.value, "__notes__", []))
-    write_csv(source / "e.csv", ["synopsis"], [(GRIM,)])
-    write_csv(source / "a.csv", ["synopsis"], [(GRIM,), ("changed meanwhile",)])
+    write_csv(source / "part-4.csv", ["synopsis"], [(GRIM,)])
+    write_csv(source / "part-0.csv", ["synopsis"], [(GRIM,), ("changed meanwhile",)])
     rows = tag_partitions(str(source), str(target), tagger, client, resume=True, note=notes.append)
     assert rows == 6
     assert "going on after" in notes[0]
@@ -133,24 +131,21 @@ def test_a_malformed_table_is_named_and_the_others_need_not_be_tagged_again(
 def test_the_command_line_tags_on_a_cluster_and_ctrl_c_ends_it(
     cluster: LocalCluster, forewarn: Forewarn, starter_folder: Path, tmp_path: Path
 ) -> None:
-    source, target = tmp_path / "in", tmp_path / "out"
-    source.mkdir()
-    for part in range(4):
-        write_csv(source / f"{part}.csv", ["synopsis"], [(text,) for text in texts(1500)])
+    source, target = write_parts(tmp_path, 8, 3000)
     args = ("tag", f"{source}/*.csv", "-o", target, "--model", starter_folder)
     args = (*args, "--dask", cluster.scheduler_address)
     ran = start_forewarn(*args)
     journal = tmp_path / ".out.journal"
     until(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 1)
     os.kill(ran.pid, signal.SIGINT)
-    _, told = ran.communicate(timeout=60)
+    _, told = ran.communicate(timeout=240)
     assert ran.returncode == 130, told
     assert "--resume" in told.splitlines()[-1]
     assert not target.exists()
     done = forewarn(*args, "--resume")
     assert done.rc == 0, done.stderr
-    assert "6,000 rows tagged" in done.stderr
-    assert len(list(target.iterdir())) == 4
+    assert "24,000 rows tagged" in done.stderr
+    assert len(list(target.iterdir())) == 8
     again = forewarn(*args)
     assert again.rc == 2
     assert again.stderr == f"forewarn: {target}: is there already; choose another folder\n"
@@ -169,7 +164,7 @@ def test_a_model_trained_on_a_cluster_that_loses_a_worker_is_the_same_model(
     until(lambda: any("fit" in key for keys in client.processing().values() for key in keys))
     busy = next(worker for worker, keys in client.processing().items() if keys)
     os.kill(before[busy], signal.SIGKILL)
-    _, told = ran.communicate(timeout=120)
+    _, told = ran.communicate(timeout=240)
     assert ran.returncode == 0, told
     for name in ("weights.npy", "idf.npy", "bias.npy", "vocabulary.txt"):
         assert (tmp_path / "model" / name).read_bytes() == (starter_folder / name).read_bytes()

@@ -516,3 +516,37 @@ class TestRefusals:
     def test_a_corpus_without_a_known_label_is_refused(self, tmp_path):
         file = write(tmp_path, "mine.csv", [story("comedy")])
         assert str(file) in refusal(CorpusError, file)
+
+
+class TestTextsWithoutLabels:
+    MORE = (
+        {"title": "Two", "synopsis": "The steeplejack of the valley paints his ladder again."},
+        {"title": "Two", "synopsis": "The steeplejack of the valley paints his ladder again."},
+        {"title": "Short", "synopsis": "A ladder."},
+        {"title": "", "synopsis": ""},
+    )
+
+    def test_their_labels_are_unknown_and_they_follow_the_others(self, tmp_path):
+        labelled = write(tmp_path, "mine.csv", ROWS)
+        more = write(tmp_path, "more.csv", self.MORE)
+        corpus = read_corpus([labelled], FEARS, unlabelled=[more])
+        assert len(corpus) == len(ROWS) + 1
+        assert corpus.titles[-1] == "Two"
+        assert (corpus.labels[-1] == UNKNOWN).all()
+        assert corpus.sources[-1] == "more.csv"
+        assert set(corpus.fingerprints) == {"mine.csv", "more.csv"}
+
+    def test_a_text_that_has_labels_is_not_taken_again(self, tmp_path):
+        labelled = write(tmp_path, "mine.csv", ROWS)
+        assert len(read_corpus([labelled], FEARS, unlabelled=[labelled])) == len(ROWS)
+
+    def test_they_share_works_with_the_labelled(self, tmp_path):
+        labelled = write(tmp_path, "mine.csv", ROWS)
+        more = write(tmp_path, "more.csv", [dict(self.MORE[0], group="w3")])
+        corpus = read_corpus([labelled], FEARS, unlabelled=[more])
+        assert corpus.works[-1] == corpus.works[2]
+
+    def test_alone_they_are_no_corpus(self, tmp_path):
+        more = write(tmp_path, "more.csv", self.MORE)
+        with pytest.raises(CorpusError):
+            read_corpus([], FEARS, unlabelled=[more])

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from conftest import STARTER, Forewarn, alive, beside, start_forewarn, until
+from conftest import ROOT, STARTER, Forewarn, alive, beside, start_forewarn, until
 
 from pipeline import draft
 from pipeline.draft import Draft, draft_paths, open_draft
@@ -40,18 +41,18 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A function that writes 12,000 invented rows to a file of an ending."""
+    """A function that writes 30,000 invented rows to a file of an ending."""
     desk = tmp_path_factory.mktemp("catalogue")
     with STARTER.open(encoding="utf-8", newline="") as file:
         texts = [(row["title"], row["synopsis"]) for row in csv.DictReader(file)]
-    rows = [(n, *texts[n % len(texts)]) for n in range(12_000)]
+    rows = [(n, *texts[n % len(texts)]) for n in range(30_000)]
     names = ("id", "title", "synopsis")
     table = pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
 
     def write(ending: str) -> Path:
         path = desk / f"in{ending}"
         if ending == ".parquet":
-            pq.write_table(table, path, row_group_size=5000)
+            pq.write_table(table, path, row_group_size=9000)
             return path
         with pa.output_stream(path) as sink:
             if ending.startswith(".jsonl"):
@@ -97,6 +98,7 @@ def test_an_interrupted_run_goes_on_after_its_last_checkpoint(tmp_path: Path) ->
         opened.append(b"one,", {"rows": 1})
     assert not target.exists()
     assert beside(target) == [".out.csv.journal", ".out.csv.part"]
+    assert draft_paths(target)[0].stat().st_mode & 0o777 == 0o600
     with cut_off(target, resume=True) as opened:
         assert opened.place == {"rows": 1}
         opened.append(b"two,", {"rows": 2})
@@ -330,13 +332,13 @@ def test_killed_at_random_moments_and_continued_the_output_is_that_of_an_undistu
     )
     args = ("tag", source, "--model", starter_folder, "--scores")
     begun = time.monotonic()
-    assert start_forewarn(*args, "-o", whole).wait(120) == 0
+    assert start_forewarn(*args, "-o", whole).wait(240) == 0
     lasts = time.monotonic() - begun
     chance, kills, went_on = random.Random(ending), 0, 0
-    while True:
+    while kills < KILLS or not went_on:
         ran = start_forewarn(*args, "-o", target, "--resume", "--jobs", chance.choice("12"))
         try:
-            _, told = ran.communicate(timeout=None if kills >= KILLS else chance.random() * lasts)
+            _, told = ran.communicate(timeout=chance.random() * lasts)
         except subprocess.TimeoutExpired:
             ran.kill()
             _, told = ran.communicate()
@@ -344,11 +346,11 @@ def test_killed_at_random_moments_and_continued_the_output_is_that_of_an_undistu
         else:
             assert ran.returncode == 0, told
             assert target.read_bytes() == whole.read_bytes()
-            assert beside(target) == []
             target.unlink()
-            if kills >= KILLS:
-                break
         went_on += "going on after" in told
+    assert start_forewarn(*args, "-o", target, "--resume").wait(240) == 0
+    assert target.read_bytes() == whole.read_bytes()
+    assert beside(target) == []
     print(f"{ending}: {kills} kills, {went_on} runs went on from a checkpoint")
 
 
@@ -375,7 +377,7 @@ def test_an_interrupted_run_ends_at_once_and_says_how_to_go_on(
     assert len(family) > int(jobs) - (jobs == "1")
     # Ctrl-C reaches every process of a terminal; SIGTERM is sent to one.
     (os.killpg if number is signal.SIGINT else os.kill)(ran.pid, number)
-    _, told = ran.communicate(timeout=20)
+    _, told = ran.communicate(timeout=240)
     assert ran.returncode == code
     (line,) = told.splitlines()
     assert line.startswith("forewarn: ")
@@ -385,8 +387,38 @@ def test_an_interrupted_run_ends_at_once_and_says_how_to_go_on(
     resumed = forewarn(*args, "--resume")
     assert resumed.rc == 0, resumed.stderr
     assert "going on after" in resumed.stderr
-    assert "12,000 rows tagged" in resumed.stderr
+    assert "30,000 rows tagged" in resumed.stderr
     assert beside(target) == []
+
+
+EXTEND = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+from test_draft import Marks, Path, draft, marked
+draft._PAUSE = draft._SHARE = 0
+print(marked(Path({source!r}), Path({target!r}), Marks(), resume=True))
+"""
+
+
+def test_a_run_that_a_full_disk_cut_off_goes_on_when_there_is_space(tmp_path: Path) -> None:
+    source, target, whole = (tmp_path / f"{name}.csv" for name in ("in", "out", "whole"))
+    source.write_text("synopsis\n" + "".join(f"{n} {'long ' * 50}\n" for n in range(600)))
+    names = {"root": ROOT, "tests": ROOT / "tests", "source": source, "target": target}
+    code = EXTEND.format(**{name: str(path) for name, path in names.items()})
+    # A limit on the size of a file, in blocks of 512 bytes, stands for the disk.
+    ran = subprocess.run(
+        ["sh", "-c", 'ulimit -f 300; exec "$@"', "sh", sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"InterruptedRunError: {target}: cannot be written (File too large)" in ran.stderr
+    assert not target.exists()
+    rest = Marks()
+    assert marked(source, target, rest, resume=True) == 600
+    assert rest.seen < 600
+    assert marked(source, whole, Marks()) == 600
+    assert target.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -140,4 +140,6 @@ def test_a_run_with_a_teacher_names_it(weights: Path, tmp_path: Path) -> None:
     assert run.model.provenance["rows"] == len(corpus) - 1
     assert seen == sorted(seen)
     assert seen[-1] == 1
-    assert "1 layers of width 32" in card.model_card(run, "mine")
+    text = card.model_card(run, "mine")
+    assert "It learnt by distillation from a larger one" in text
+    assert "1 texts without labels" in text

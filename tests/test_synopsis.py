@@ -4,11 +4,19 @@ import re
 import time
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.synopsis import Status, clean, clean_with_offsets, status
+from pipeline.synopsis import (
+    MIN_WORDS,
+    Status,
+    clean,
+    clean_with_offsets,
+    excerpts,
+    status,
+)
 
 FRAGMENTS = [
     *["<b>", "</b>", "<i", "<br/>", "<br>", "<p class='x'>", "<!--", "-->", "<", ">"],
@@ -292,3 +300,31 @@ class TestStatus:
     @given(any_text)
     def test_every_text_has_a_status(self, text):
         assert status(clean(text)) in Status
+
+
+class TestExcerpts:
+    STORY = (
+        "The Ferry\nA widow buys the last ferry of the lake. Nobody has crossed in years! "
+        "Then a stranger asks to be taken over at night. By morning both of them are gone."
+    )
+
+    def test_they_are_runs_of_whole_sentences_with_or_without_the_title(self):
+        random = np.random.default_rng(0)
+        found = [text for _ in range(50) for text in excerpts([self.STORY], random)]
+        assert len(set(found)) > 5
+        sentences = re.split(r"(?<=[.!?]) ", self.STORY.partition("\n")[2])
+        for text in found:
+            title, _, run = text.partition("\n")
+            assert title in ("", "The Ferry")
+            assert run in self.STORY
+            assert run != self.STORY.partition("\n")[2]
+            assert any(run.startswith(sentence) for sentence in sentences)
+            assert len(run.split()) >= MIN_WORDS
+
+    def test_one_sentence_has_none(self):
+        text = "T\nA widow buys the last ferry of the lake and never looks back at the shore."
+        assert excerpts([text, "", "\n"], np.random.default_rng(0)) == []
+
+    def test_equal_seeds_give_equal_excerpts(self):
+        first, second = (excerpts([self.STORY] * 9, np.random.default_rng(3)) for _ in range(2))
+        assert first == second

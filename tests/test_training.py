@@ -136,6 +136,7 @@ def test_training_reports_held_out_figures_and_writes_a_model(
         "bias.npy",
         "config.json",
         "idf.npy",
+        "run.json",
         "vocabulary.txt",
         "weights.npy",
     }

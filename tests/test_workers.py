@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,10 +16,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, Forewarn
+from conftest import ROOT, Forewarn, start_forewarn, until
 from test_tagging import AFFAIR, GRIM, MILD, ROWS
 
 from pipeline.artefact import load_model, save_model
+from pipeline.draft import draft_paths
 from pipeline.errors import ForewarnError, InterruptedRunError, ModelError
 from pipeline.model import Model
 from pipeline.tagging import Tagger, cores, tag_table
@@ -46,9 +48,9 @@ def surroundings(_: int) -> tuple[int, str]:
     return os.getpid(), os.environ["OMP_NUM_THREADS"]
 
 
-def children() -> list[psutil.Process]:
-    """Processes of this one that do tasks."""
-    found = psutil.Process().children(recursive=True)
+def children(parent: int | None = None) -> list[psutil.Process]:
+    """Processes of this one, or of another, that do tasks."""
+    found = psutil.Process(parent).children(recursive=True)
     return [process for process in found if "spawn_main" in " ".join(process.cmdline())]
 
 
@@ -113,8 +115,8 @@ def test_workers_end_with_the_process_that_started_them(number: signal.Signals) 
     family = psutil.Process(ran.pid).children(recursive=True)
     assert len(family) >= 2
     os.kill(ran.pid, number)
-    ran.communicate(timeout=20)
-    _, left = psutil.wait_procs(family, timeout=20)
+    ran.communicate(timeout=240)
+    _, left = psutil.wait_procs(family, timeout=240)
     assert [process for process in left if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
@@ -164,8 +166,6 @@ def test_several_processes_write_every_format_as_one_does(
 
 @pytest.mark.slow
 def test_a_model_that_was_never_saved_is_shared_too(starter_model: Model, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     source = tmp_path / "in.csv"
     pyarrow.csv.write_csv(pa.table({"synopsis": [GRIM, AFFAIR, MILD]}), source)
     for name, model in (("a", starter_model), ("b", replace(starter_model, folder=None))):
@@ -174,13 +174,22 @@ def test_a_model_that_was_never_saved_is_shared_too(starter_model: Model, tmp_pa
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
+def test_one_process_uses_the_model_that_it_has(
+    monkeypatch: pytest.MonkeyPatch, starter_model: Model, tmp_path: Path
+) -> None:
+    (tmp_path / "in.csv").write_text("synopsis\nshort\n")
+    tagger = Tagger(starter_model)
+    monkeypatch.setattr("pipeline.artefact.load_model", None)
+    assert tag_table(str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), tagger) == 1
+
+
 @pytest.mark.slow
 def test_a_model_replaced_during_a_run_is_noticed(starter_model: Model, tmp_path: Path) -> None:
     save_model(starter_model, tmp_path / "model")
     source = tmp_path / "in.csv"
     source.write_text("synopsis\n" + "short\n" * 9)
     held = load_model(tmp_path / "model")
-    other = Model(**{**vars(starter_model), "bias": starter_model.bias + 1})
+    other = replace(starter_model, bias=starter_model.bias + 1)
 
     def swap(_: int) -> None:
         save_model(other, tmp_path / "model")
@@ -188,6 +197,29 @@ def test_a_model_replaced_during_a_run_is_noticed(starter_model: Model, tmp_path
     with pytest.raises(ForewarnError, match="was replaced during the run"):
         tag_table(str(source), str(tmp_path / "o.csv"), Tagger(held), chunk=2, jobs=2, read=swap)
     assert not (tmp_path / "o.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_lost_a_worker_says_so_and_goes_on(
+    forewarn: Forewarn, starter_folder: Path, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    pyarrow.csv.write_csv(pa.table({"synopsis": [GRIM, AFFAIR, MILD] * 13_000}), source)
+    args = ("tag", source, "-o", target, "--model", starter_folder, "--jobs", "2")
+    ran = start_forewarn(*args)
+    part, _ = draft_paths(target)
+    until(lambda: part.exists() and part.stat().st_size > 1_500_000)
+    os.kill(children(ran.pid)[0].pid, signal.SIGKILL)
+    _, told = ran.communicate(timeout=240)
+    assert ran.returncode == 2
+    (line,) = told.splitlines()
+    assert line.startswith("forewarn: a worker process was killed, perhaps for want of memory")
+    assert "--resume" in line
+    assert not target.exists()
+    resumed = forewarn(*args, "--resume")
+    assert resumed.rc == 0, resumed.stderr
+    assert "going on after" in resumed.stderr
+    assert "39,000 rows tagged" in resumed.stderr
 
 
 def test_jobs_are_a_number_of_processes_or_all_cores(forewarn: Forewarn, tmp_path: Path) -> None:
