@@ -450,7 +450,7 @@ def _preface(corpus: Path | None, distinct: int, words: float, runs: int) -> str
     source = "the real corpus" if corpus else "the starter corpus"
     made = datetime.now(UTC).strftime("%Y-%m-%d")
     return (
-        "## Speed\n\nMade by `python benchmarks/speed.py -o docs/benchmarks.md`.\n\n"
+        f"## Speed\n\nMade by `{' '.join(('python benchmarks/speed.py', *sys.argv[1:]))}`.\n\n"
         f"{distinct:,} synopses of {source}, {words:.0f} words each on average, repeated until "
         f"there were rows enough. Rates, start-up and latency are medians of {runs} runs or more, "
         f"in which contenders took turns; memory and training are one run each. {made}, "
