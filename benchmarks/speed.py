@@ -401,8 +401,14 @@ def training_table(scratch: Path, corpus: Path | None, whole: bool) -> str:
 @click.option("--few", default=10_000, show_default=True, help="Rows for the slow ones.")
 @click.option("--runs", default=5, show_default=True, help="Runs of which the median is told.")
 @click.option("--most", default=1_000_000, show_default=True, help="Rows for the memory's growth.")
-@click.option("--everything", is_flag=True, help="Also train on everything (some minutes more).")
-def main(output: Path | None, rows: int, few: int, runs: int, most: int, everything: bool) -> None:
+@click.option(
+    "--training",
+    type=click.Choice(("none", "annotated", "everything")),
+    default="annotated",
+    show_default=True,
+    help="What to train on, beside the starter corpus; everything takes some minutes more.",
+)
+def main(output: Path | None, rows: int, few: int, runs: int, most: int, training: str) -> None:
     """Measure speed and memory, and print the tables.
 
     \b
@@ -428,9 +434,9 @@ def main(output: Path | None, rows: int, few: int, runs: int, most: int, everyth
             latency_lines(short, runs),
             "### Memory of `forewarn tag`\n",
             memory_table(scratch, growing),
-            "### Training\n",
-            training_table(scratch, corpus, everything),
         ]
+        if training != "none":
+            parts += ["### Training\n", training_table(scratch, corpus, training == "everything")]
     text = "\n".join(parts)
     if output:
         write_section(output, "speed", text)
@@ -444,7 +450,7 @@ def _preface(corpus: Path | None, distinct: int, words: float, runs: int) -> str
     source = "the real corpus" if corpus else "the starter corpus"
     made = datetime.now(UTC).strftime("%Y-%m-%d")
     return (
-        "## Speed\n\nMade by `python benchmarks/speed.py -o docs/benchmarks.md`.\n\n"
+        f"## Speed\n\nMade by `{' '.join(('python benchmarks/speed.py', *sys.argv[1:]))}`.\n\n"
         f"{distinct:,} synopses of {source}, {words:.0f} words each on average, repeated until "
         f"there were rows enough. Rates, start-up and latency are medians of {runs} runs or more, "
         f"in which contenders took turns; memory and training are one run each. {made}, "

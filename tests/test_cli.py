@@ -313,6 +313,18 @@ def test_the_version_is_the_packages(forewarn: Forewarn) -> None:
 HEAVY = {"sklearn", "pandas", "scipy", "pyarrow", "joblib", "jinja2", "vl_convert"}
 
 
+def loaded_after(start: str) -> set[str]:
+    """The modules that a fresh process has loaded when some code has run."""
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{start}\nprint('loaded', *sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    return set(ran.stdout.splitlines()[-1].split()[1:])
+
+
 @pytest.mark.parametrize(
     "start",
     [
@@ -325,17 +337,18 @@ HEAVY = {"sklearn", "pandas", "scipy", "pyarrow", "joblib", "jinja2", "vl_conver
     ids=["import", "help", "predict", "runs", "suggest"],
 )
 def test_what_people_wait_for_loads_nothing_heavy(start: str) -> None:
-    code = f"import sys\n{start}\nprint('loaded', *{{m.split('.')[0] for m in sys.modules}})"
-    ran = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    loaded = set(ran.stdout.splitlines()[-1].split()[1:])
+    loaded = loaded_after(start)
     assert "pipeline" in loaded
     assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["tag", "--help"], ["--version"]])
+def test_help_does_not_even_load_numpy(arguments: list[str]) -> None:
+    loaded = loaded_after(
+        f"from pipeline.cli import main; main({arguments!r}, standalone_mode=False)"
+    )
+    assert "pipeline.cli" in loaded
+    assert not {"numpy", "pipeline.model", "pipeline.artefact", "tempfile", *HEAVY} & loaded
 
 
 def test_public_names_are_there_when_asked_for() -> None:

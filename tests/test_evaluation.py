@@ -15,7 +15,7 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from pipeline.evaluation import calibration_error, evaluate
+from pipeline.evaluation import calibration_error, evaluate, evaluate_each
 
 TAGS = ("spiders", "heights", "deep-water")
 few = settings(max_examples=25, deadline=None)
@@ -144,6 +144,34 @@ class TestCalibrationError:
 
     def test_nothing_has_none(self):
         assert calibration_error(np.zeros(0), np.zeros(0, dtype=bool)) == 0
+
+
+class TestEach:
+    @given(seeds)
+    @few
+    def test_several_suggestions_have_the_figures_that_each_has_alone(self, seed):
+        probabilities, _, labels, works = made_up(seed, unknown=0.2)
+        suggested = {str(cut): probabilities > cut for cut in (0.2, 0.5, 0.9)}
+        together = evaluate_each(TAGS, probabilities, suggested, labels, works, resamples=20)
+        assert list(together) == list(suggested)
+        for name, flags in suggested.items():
+            alone = evaluate(TAGS, probabilities, flags, labels, works, resamples=20)
+            assert figures(together[name]) == figures(alone)
+
+    @given(seeds)
+    @few
+    def test_a_resample_has_the_average_precision_of_its_rows_repeated(self, seed):
+        probabilities, suggested, labels, works = made_up(seed, rows=60)
+        probabilities = probabilities.round(1)
+        drawn = np.random.default_rng(0).multinomial(
+            len(np.unique(works)), np.full(len(np.unique(works)), 1 / len(np.unique(works)))
+        )
+        rows = np.repeat(np.arange(60), drawn[np.unique(works, return_inverse=True)[1]])
+        got = evaluate(TAGS, probabilities, suggested, labels, works, resamples=1)
+        for tag, score in enumerate(got.tags):
+            if labels[rows, tag].any():
+                expected = average_precision_score(labels[rows, tag], probabilities[rows, tag])
+                assert score.average_precision_interval[0] == pytest.approx(expected)
 
 
 class TestIntervals:
