@@ -33,7 +33,8 @@ _SUFFIXES = {
     ".pq": "parquet",
 }
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
-_GROUP = 1 << 16
+_BUFFER = 1 << 20
+_GROUP = 1 << 14
 """Rows of a row group in the Parquet files that are written."""
 Row = tuple[str, str]
 Cells = dict[str, list[Any]]
@@ -556,7 +557,7 @@ def _parquet(stream: IO[bytes], source: str, added: Extension, columns: Columns)
 
     name = _name(source)
     try:
-        table = pq.ParquetFile(stream)
+        table = pq.ParquetFile(stream, buffer_size=_BUFFER)
     except (pa.ArrowInvalid, OSError) as error:
         raise TableError(f"{name}: not a readable Parquet file ({error})") from error
     schema = table.schema_arrow
