@@ -299,14 +299,15 @@ def provenance(
     libraries: tuple[str, ...],
 ) -> dict[str, Any]:
     """How a model was made, as plain data: versions, data, counts and held-out figures."""
+    labelled = (corpus.labels != UNKNOWN).any(axis=1)
     return {
         "forewarn": pipeline.__version__,
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in libraries},
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
         "seed": seed,
-        "rows": int((corpus.labels != UNKNOWN).any(axis=1).sum()),
-        "works": len(np.unique(corpus.works)),
+        "rows": int(labelled.sum()),
+        "works": len(np.unique(corpus.works[labelled])),
         "data": corpus.fingerprints,
         "left_out": left_out,
         "held_out": {profile: score.to_dict() for profile, score in by_profile.items()},
