@@ -108,7 +108,7 @@ def train_accurate(
         teacher: the folder of a larger transformer to learn from, in the same layout.
         seed: fixes the split and all trainings (on one machine with one number of threads).
         jobs: processes for the linear part.
-        epochs: passes of the fine-tuning; None for those of `ALONE`, or of `STUDENT` with a teacher.
+        epochs: passes of the fine-tuning; None for those of `ALONE`, or `STUDENT` with a teacher.
         min_positives: a tag positive in fewer works is named and left out.
         progress: called with (fine-tuning steps done, steps in all); a teacher's come first.
 
