@@ -21,8 +21,8 @@ import pandas as pd
 
 from pipeline import works
 from pipeline.errors import CorpusError, TableError
+from pipeline.records import json_object
 from pipeline.synopsis import Status, clean_all, status
-from pipeline.table import json_object
 from pipeline.taxonomy import Taxonomy
 
 LabelArray = npt.NDArray[np.int8]
