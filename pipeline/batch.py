@@ -9,7 +9,7 @@ are left to `features.analyze`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from threading import Lock
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from pipeline.features import NEGATED, REACH, TURNS, analyze, negates, stem
 from pipeline.synopsis import Counts, Status, clearly_english, count_each, status
+from pipeline.vocabulary import Vocabulary
 
 IntArray = npt.NDArray[np.int64]
 KeyArray = npt.NDArray[np.uint64]
@@ -35,6 +36,8 @@ _MAX_BYTES = 1 << 23
 _NONE = -1
 _SLOT_BITS = 9
 _SHORT = 16
+_FEED, _SPACE = b"\n "
+_PAIR = 2
 _FIRST_BYTES = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
 """Masks of the first bytes of a word of 64 bits, by how many."""
 
@@ -134,6 +137,73 @@ class Pairs:
         return (mixed >> self._shift).view(np.int64)
 
 
+class Numbering:
+    """Numbers of byte strings without NUL, from 0 on, in the order in which they are met.
+
+    A string is given by where it is in a text that has `_SHORT` more bytes at its end. Those of up
+    to so many bytes are known by them as two numbers, longer ones by a dictionary.
+    """
+
+    def __init__(self) -> None:
+        self._short = Pairs()
+        self._long: dict[bytes, int] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def find(self, text: bytes, starts: IntArray, stops: IntArray) -> npt.NDArray[np.int32]:
+        """The number of each string; `_NONE` where it has none."""
+        first, second, long = self._keys(text, starts, stops)
+        found = self._short.find(first, second)
+        found[long] = [self._long.get(string, _NONE) for string in _cut(text, starts, stops, long)]
+        return found
+
+    def learn(
+        self, text: bytes, starts: IntArray, stops: IntArray
+    ) -> tuple[npt.NDArray[np.int32], list[bytes]]:
+        """The number of each string, and those strings that got theirs just now, in order."""
+        first, second, long = self._keys(text, starts, stops)
+        found = self._short.find(first, second)
+        found[long] = _NONE
+        rest = np.flatnonzero(found == _NONE)
+        strings = _cut(text, starts, stops, rest)
+        new = list(dict.fromkeys(s for s in strings if len(s) <= _SHORT or s not in self._long))
+        self._add(new)
+        short = stops[rest] - starts[rest] <= _SHORT
+        found[rest[short]] = self._short.find(first[rest[short]], second[rest[short]])
+        found[rest[~short]] = [self._long[string] for string in strings if len(string) > _SHORT]
+        return found, new
+
+    def _add(self, new: list[bytes]) -> None:
+        short = [n for n, string in enumerate(new) if len(string) <= _SHORT]
+        padded = b"".join([new[n].ljust(_SHORT, b"\0") for n in short])
+        keys = np.frombuffer(padded, "<u8").reshape(-1, 2)
+        numbers = np.array(short, np.int32) + np.int32(self._count)
+        self._short.add(keys[:, 0], keys[:, 1], numbers)
+        self._long |= {s: n for n, s in enumerate(new, self._count) if len(s) > _SHORT}
+        self._count += len(new)
+
+    def _keys(
+        self, text: bytes, starts: IntArray, stops: IntArray
+    ) -> tuple[KeyArray, KeyArray, IntArray]:
+        """(strings,) their first and second eight bytes, and which ones are longer than that."""
+        lengths = stops - starts
+        eight = np.ndarray(len(text) - 7, "<u8", text, strides=(1,))
+        first = eight[starts] & _FIRST_BYTES[np.minimum(lengths, 8)]
+        second = np.zeros(len(starts), np.uint64)
+        longer = np.flatnonzero(lengths > 8)
+        second[longer] = (
+            eight[starts[longer] + 8] & _FIRST_BYTES[np.minimum(lengths[longer], 16) - 8]
+        )
+        return first, second, longer[lengths[longer] > _SHORT]
+
+
+def _cut(text: bytes, starts: IntArray, stops: IntArray, chosen: IntArray) -> list[bytes]:
+    places = zip(starts[chosen].tolist(), stops[chosen].tolist(), strict=True)
+    return [text[start:stop] for start, stop in places]
+
+
 class Forms:
     """The word forms met so far, each with what no neighbour can change: a table that grows.
 
@@ -148,8 +218,7 @@ class Forms:
         self.stems: list[str] = []
         self.counts = np.zeros((len(Counts._fields), 0))
         self.negates = self.turns = np.zeros(0, bool)
-        self._short = Pairs()
-        self._long: dict[bytes, int] = {}
+        self._numbering = Numbering()
         self._bytes = 0
 
     @property
@@ -160,46 +229,17 @@ class Forms:
     def numbers(self, text: bytes, starts: IntArray, stops: IntArray) -> npt.NDArray[np.int32]:
         """The number of each word of a text, given where it is; unknown forms are learnt.
 
-        A form of up to 16 bytes is known by them as two numbers. The text ends with 16 bytes that
-        are in no word.
+        The text ends with 16 bytes that are in no word.
         """
-        lengths = stops - starts
-        eight = np.ndarray(len(text) - 7, "<u8", text, strides=(1,))
-        first = eight[starts] & _FIRST_BYTES[np.minimum(lengths, 8)]
-        second = np.zeros(len(starts), np.uint64)
-        longer = np.flatnonzero(lengths > 8)
-        second[longer] = (
-            eight[starts[longer] + 8] & _FIRST_BYTES[np.minimum(lengths[longer], 16) - 8]
-        )
-        found = self._short.find(first, second)
-        found[lengths > _SHORT] = _NONE
-        rest = np.flatnonzero(found == _NONE)
-        words = [
-            text[a:b] for a, b in zip(starts[rest].tolist(), stops[rest].tolist(), strict=True)
-        ]
-        short = lengths[rest] <= _SHORT
-        new = dict.fromkeys(w for w, known in zip(words, short.tolist(), strict=True) if known)
-        new |= {word: None for word in words if len(word) > _SHORT and word not in self._long}
-        self._learn(list(new))
-        found[rest[short]] = self._short.find(first[rest[short]], second[rest[short]])
-        found[rest[~short]] = [self._long[word] for word in words if len(word) > _SHORT]
+        found, new = self._numbering.learn(text, starts, stops)
+        if new:
+            words = [form.decode() for form in new]
+            self.stems += stem(words, often=False)
+            self.counts = np.concatenate([self.counts, count_each(words)], axis=1)
+            self.negates = np.append(self.negates, [negates(word) for word in words])
+            self.turns = np.append(self.turns, [word in TURNS for word in words])
+            self._bytes += sum(map(len, new))
         return found
-
-    def _learn(self, forms: list[bytes]) -> None:
-        if not forms:
-            return
-        known = len(self.stems)
-        self._long |= {form: n for n, form in enumerate(forms, known) if len(form) > _SHORT}
-        short = [n for n, form in enumerate(forms) if len(form) <= _SHORT]
-        padded = b"".join([forms[n].ljust(_SHORT, b"\0") for n in short])
-        keys = np.frombuffer(padded, "<u8").reshape(-1, 2)
-        self._short.add(keys[:, 0], keys[:, 1], np.array(short, np.int32) + np.int32(known))
-        words = [form.decode() for form in forms]
-        self.stems += stem(words)
-        self.counts = np.concatenate([self.counts, count_each(words)], axis=1)
-        self.negates = np.append(self.negates, [negates(word) for word in words])
-        self.turns = np.append(self.turns, [word in TURNS for word in words])
-        self._bytes += sum(map(len, forms))
 
 
 _forms = Forms()
@@ -358,27 +398,31 @@ class FeatureTable:
     """Where the words and pairs of a vocabulary have their columns, by number.
 
     An atom is a stem, denied or not, that is a word of the vocabulary or half of one of its
-    pairs; the last number stands for every stem that is none.
+    pairs.
     """
 
-    def __init__(self, columns: Mapping[str, int]) -> None:
-        self._columns = columns
-        words = [name for name in columns if " " not in name]
-        halves = [name.split(" ") for name in columns if name.count(" ") == 1]
-        first, second = [pair[0] for pair in halves], [pair[1] for pair in halves]
-        self._atoms = {atom: n for n, atom in enumerate(dict.fromkeys([*words, *first, *second]))}
-        self._none = len(self._atoms)
-        self._word_column = np.full(self._none + 1, _NONE, np.int32)
-        self._word_column[self._numbered(words)] = [columns[name] for name in words]
-        pairs = [column for name, column in columns.items() if name.count(" ") == 1]
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._atoms = Numbering()
+        text = vocabulary.lines + bytes(_SHORT)
+        view = np.frombuffer(vocabulary.lines, np.uint8)
+        stops = np.flatnonzero(view == _FEED)
+        starts = np.append(0, stops + 1)[:-1]
+        spaces = np.flatnonzero(view == _SPACE)
+        lines = np.searchsorted(stops, spaces)
+        parts = np.bincount(lines, minlength=len(stops)) + 1
+        words, pairs = np.flatnonzero(parts == 1), np.flatnonzero(parts == _PAIR)
+        between = spaces[parts[lines] == _PAIR]
+        atom = self._atoms.learn(text, starts[words], stops[words])[0]
+        first = self._atoms.learn(text, starts[pairs], between)[0].astype(np.uint64)
+        second = self._atoms.learn(text, between + 1, stops[pairs])[0].astype(np.uint64)
+        # The last is that of `_NONE`.
+        self._word_column = np.full(len(self._atoms) + 1, _NONE, np.int32)
+        self._word_column[atom] = words
         self._pairs = Pairs()
-        keys = [self._numbered(half).astype(np.uint64) for half in (first, second)]
-        self._pairs.add(keys[0], keys[1], np.array(pairs, np.int32))
+        self._pairs.add(first, second, pairs.astype(np.int32))
         # (forms, 2) atoms of each form as it is, and denied.
         self._known: tuple[Forms | None, npt.NDArray[np.int32]] = None, np.zeros((0, 2), np.int32)
-
-    def _numbered(self, atoms: list[str]) -> npt.NDArray[np.int32]:
-        return np.fromiter(map(self._atoms.__getitem__, atoms), np.int32, len(atoms))
 
     def rows(self, batch: Batch) -> tuple[IntArray, npt.NDArray[np.int32]]:
         """The batch's known features, as the index arrays of a sparse matrix of its documents.
@@ -389,7 +433,7 @@ class FeatureTable:
         words = batch.words
         atom = self._atoms_of(words)
         same_field = words.field[1:] == words.field[:-1]
-        known = atom != self._none
+        known = atom != _NONE
         paired = np.flatnonzero(same_field & known[1:] & known[:-1])
         # A word and the pair that it begins are side by side, so the rows are in order.
         found = np.full((len(atom), 2), _NONE, np.int32)
@@ -411,8 +455,9 @@ class FeatureTable:
         odd = sorted(batch.words.odd)
         others = ~np.isin(row, odd)
         rows, columns = [row[others]], [column[others]]
+        columns_of = self._vocabulary.columns
         for place in odd:
-            read = [c for c in map(self._columns.get, analyze(batch[place])) if c is not None]
+            read = [columns_of[name] for name in analyze(batch[place]) if name in columns_of]
             rows.append(np.full(len(read), place))
             columns.append(np.array(read, np.int32))
         row, column = np.concatenate(rows), np.concatenate(columns)
@@ -424,16 +469,21 @@ class FeatureTable:
         forms, known = self._known
         if forms is not words.forms:
             known = known[:0]
-        new = words.forms.stems[len(known) :]
+        new = [name.encode() for name in words.forms.stems[len(known) :]]
         if new:
-            get, none = self._atoms.get, self._none
-            learnt = [(get(name, none), get(NEGATED + name, none)) for name in new]
-            known = np.concatenate([known, np.array(learnt, np.int32)])
+            denied = [NEGATED.encode() + name for name in new]
+            learnt = [self._find(names) for names in (new, denied)]
+            known = np.concatenate([known, np.array(learnt).T])
         # In one step, for other threads.
         self._known = words.forms, known
         atom: npt.NDArray[np.int32] = known[words.form, 0]
         atom[words.denied] = known[words.form[words.denied], 1]
         return atom
+
+    def _find(self, atoms: list[bytes]) -> npt.NDArray[np.int32]:
+        stops = np.cumsum(np.fromiter(map(len, atoms), np.int64, len(atoms)))
+        starts = np.append(0, stops)[:-1]
+        return self._atoms.find(b"".join(atoms) + bytes(_SHORT), starts, stops)
 
 
 def _first_of_each(row: IntArray, column: npt.NDArray[np.int32], rows: int) -> IntArray:

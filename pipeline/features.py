@@ -96,9 +96,12 @@ def _stems(tokens: list[str]) -> list[str]:
     return stems
 
 
-def stem(words: list[str]) -> list[str]:
-    """The stem of each lower-case word, which does not depend on its neighbours."""
-    return _stemmer()([_MASKED.get(word, word) for word in words])
+def stem(words: list[str], often: bool = True) -> list[str]:
+    """The stem of each lower-case word, which does not depend on its neighbours.
+
+    Stems are remembered, unless the words are not met `often`: looking takes longer than stemming.
+    """
+    return _stemmer(often)([_MASKED.get(word, word) for word in words])
 
 
 def negates(word: str) -> bool:
@@ -111,11 +114,11 @@ def _names(stems: list[str]) -> list[str]:
 
 
 @cache
-def _stemmer() -> Callable[[list[str]], list[str]]:
+def _stemmer(remembers: bool) -> Callable[[list[str]], list[str]]:
     # Porter's second English stemmer, in Snowball's C (PyStemmer).
     from Stemmer import Stemmer
 
     stemmer = Stemmer("english")
-    stemmer.maxCacheSize = 100_000
+    stemmer.maxCacheSize = 100_000 if remembers else 0
     stems: Callable[[list[str]], list[str]] = stemmer.stemWords
     return stems

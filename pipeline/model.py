@@ -159,7 +159,11 @@ class Model:
     def _table(self) -> FeatureTable:
         from pipeline.batch import FeatureTable
 
-        return FeatureTable(self._features.columns)
+        return FeatureTable(self._features)
+
+    @cached_property
+    def _wide_idf(self) -> FloatArray:
+        return self.idf.astype(np.float64)
 
     @cached_property
     def _wide_weights(self) -> FloatArray:
@@ -186,13 +190,12 @@ class Model:
         from pipeline.batch import Batch
 
         starts, columns = self._table.rows(Batch.of(documents))
-        values = self.idf[columns].astype(np.float64)
+        values = self._wide_idf[columns]
         row = np.repeat(np.arange(len(documents)), np.diff(starts))
         norms = np.sqrt(np.bincount(row, values**2, len(documents)))
-        values /= np.where(norms > 0, norms, 1.0)[row]
         shape = (len(documents), len(self.vocabulary))
-        found = csr_array((values, columns, starts), shape=shape)
-        return np.asarray(found @ self._wide_weights + self.bias)
+        sums = csr_array((values, columns, starts), shape=shape) @ self._wide_weights
+        return np.asarray(sums / np.where(norms > 0, norms, 1.0)[:, None] + self.bias)
 
     def predict_proba(self, documents: Sequence[str]) -> FloatArray:
         """(n, tags) probabilities of cleaned documents; no broader tag below a narrower one."""

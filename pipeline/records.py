@@ -9,7 +9,7 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import IO, TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 IntArray = npt.NDArray[np.int64]
 
 _BLOCK = 1 << 20
-_FEED, _QUOTE = b'\n"'
+_FEED, _RETURN, _QUOTE = b'\n\r"'
 _LONGEST_CELL = 2**31 - 1
 _LINE_ENDS = b"\r\n"
 _WHITE = b" \t\r\n\x0b\x0c"
@@ -213,13 +213,72 @@ def _filled(data: bytes, ends: IntArray, blank: bytes) -> npt.NDArray[np.bool_]:
 
 
 def cells(
-    chunk: Chunk, name: str, delimiter: str, width: int
+    chunk: Chunk, name: str, delimiter: str, width: int, columns: Sequence[int]
 ) -> tuple[list[list[str]], list[bytes]]:
-    """The cells and the bytes of each record of a chunk of delimited text.
+    """The cells of some columns of a chunk of delimited text, and the bytes of each record.
+
+    Args:
+        chunk: as `cut` made it.
+        name: of the table, for errors.
+        delimiter: of cells.
+        width: of every record, in cells.
+        columns: numbers of the columns wanted; a list of cells is returned for each.
 
     Raises:
         TableError: a record is malformed, is not `width` cells wide, or is not UTF-8.
     """
+    bounds = _bounds(chunk, delimiter, width)
+    if bounds is None:
+        parsed, kept = _parsed(chunk, name, delimiter, width)
+        return [[record[column] for record in parsed] for column in columns], kept
+    data = chunk.data
+    if not data.isascii():
+        _decoded(data, name, chunk.start.lines)
+    found = []
+    for column in columns:
+        begins, ends = bounds[:, column] + 1, bounds[:, column + 1]
+        quoted = np.frombuffer(data, np.uint8)[np.minimum(begins, len(data) - 1)] == _QUOTE
+        places = zip((begins + quoted).tolist(), (ends - quoted).tolist(), strict=True)
+        texts = [data[a:b].decode() for a, b in places]
+        for row in np.flatnonzero(quoted).tolist():
+            texts[row] = texts[row].replace('""', '"')
+        found.append(texts)
+    places = zip((bounds[:, 0] + 1).tolist(), bounds[:, -1].tolist(), strict=True)
+    return found, [data[a:b] for a, b in places]
+
+
+def _bounds(chunk: Chunk, delimiter: str, width: int) -> IntArray | None:
+    """(rows, width + 1) the places just before and between the cells of each row, and behind.
+
+    None if the chunk is not so plain that they can be told without a parser.
+    """
+    view, ends = np.frombuffer(chunk.data, np.uint8), chunk.ends
+    assert ends is not None
+    quotes = np.flatnonzero(view == _QUOTE)
+    if not _plain(view, quotes, delimiter):
+        return None
+    marks = np.flatnonzero((view == ord(delimiter)) | (view == _RETURN))
+    marks = marks[np.searchsorted(quotes, marks) % 2 == 0]
+    returns = marks[view[marks] == _RETURN]
+    marks = marks[view[marks] != _RETURN]
+    if (view[np.minimum(returns + 1, len(view) - 1)] != _FEED).any():
+        return None
+    begins = np.append(0, ends[:-1])
+    filled = _filled(chunk.data, ends, _LINE_ENDS)
+    held = np.diff(np.searchsorted(marks, np.append(begins, ends[-1])))
+    if (held != (width - 1) * filled).any():
+        return None
+    begins, ends = begins[filled], ends[filled]
+    ends = ends - (view[ends - 1] == _FEED)
+    ends = ends - (view[ends - 1] == _RETURN)
+    inner = marks.reshape(len(ends), width - 1)
+    return np.concatenate([begins[:, None] - 1, inner, ends[:, None]], axis=1)
+
+
+def _parsed(
+    chunk: Chunk, name: str, delimiter: str, width: int
+) -> tuple[list[list[str]], list[bytes]]:
+    """The cells and the bytes of each record of a chunk, by the `csv` module."""
     lines = io.StringIO(_decoded(chunk.data, name, chunk.start.lines), newline="\n")
     records = _reader(lines, delimiter)
     parsed: list[list[str]] = []
@@ -229,7 +288,7 @@ def cells(
             if not record:
                 continue
             parsed.append(record)
-            kept.append(raw)
+            kept.append(raw.rstrip(_LINE_ENDS))
             if len(record) != width:
                 raise TableError(
                     f"{name}: row {chunk.start.rows + len(parsed)} (line "

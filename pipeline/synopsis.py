@@ -157,7 +157,7 @@ def clean(text: str) -> str:
 
 # No byte of UTF-8 is this one.
 _PARTING = b"\xfe"
-_PLAIN, _CAUSE, _SPACE, _EDGE = range(4)
+_PLAIN, _BRACKET, _CAUSE, _SPACE, _EDGE = range(5)
 
 
 def _kind(byte: int) -> int:
@@ -165,20 +165,28 @@ def _kind(byte: int) -> int:
         return _EDGE
     if byte == 0x20:
         return _SPACE
+    if chr(byte) == "(":
+        return _BRACKET
     return _CAUSE if byte < 0x20 or byte >= 0x7F or chr(byte) in "&<[" else _PLAIN
 
 
 _KINDS = bytes(map(_kind, range(256)))
 
 
+# Frequent characters that cleaning leaves as they are, three bytes each.
+_SETTLED_MARKS = tuple(mark.encode() for mark in "—–“”")
+
 # What the steps that take source notes away need, at the least.
-_NOTE = re.compile(rb"source|\(\s*(?:written|adapted|synopsis|summary|translated|edited)\b")
+_SOURCE = re.compile(rb"source")
+_NOTE = re.compile(rb"\(\s*(?:written|adapted|synopsis|summary|translated|edited)\b")
 
 
 def clean_all(texts: Sequence[str]) -> list[str]:
     """`clean` of each text; those without a cause to clean are told from the rest all at once."""
     raw = [text.encode("utf-8", "surrogatepass") for text in texts]
     data = b"".join([_PARTING, _PARTING.join(raw), _PARTING])
+    for mark in _SETTLED_MARKS:
+        data = data.replace(mark, b"---")
     kinds = np.frombuffer(data.translate(_KINDS), np.uint8)
     space, wide = kinds == _SPACE, kinds >= _SPACE
     causes = [
@@ -186,7 +194,10 @@ def clean_all(texts: Sequence[str]) -> list[str]:
         np.flatnonzero(space[:-1] & wide[1:]),
         np.flatnonzero(wide[:-1] & space[1:]) + 1,
     ]
-    noted = [match.start() for match in _NOTE.finditer(data.lower())]
+    lower = data.lower()
+    noted = [match.start() for match in _SOURCE.finditer(lower)]
+    brackets = np.flatnonzero(kinds == _BRACKET).tolist()
+    noted += [place for place in brackets if _NOTE.match(lower, place)]
     ends = np.cumsum(np.fromiter(map(len, raw), np.int64, len(raw)) + 1)
     rows = np.searchsorted(ends, np.concatenate([*causes, np.array(noted, np.int64)]))
     cleaned = list(texts)

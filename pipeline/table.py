@@ -121,15 +121,13 @@ class Layout:
         return self._lengthen_records(added, chunk), chunk.end
 
     def _lengthen_records(self, added: Callable[[], Extension], chunk: Chunk) -> bytes:
-        mark = _DELIMITERS[self.kind]
-        parsed, kept = records.cells(chunk, self.name, mark, len(self.header))
-        synopsis = self.header.index(self.columns.synopsis)
-        titles = [""] * len(parsed)
+        mark, width = _DELIMITERS[self.kind], len(self.header)
+        wanted = [self.columns.synopsis]
         if self.columns.title in self.header:
-            title = self.header.index(self.columns.title)
-            titles = [record[title] for record in parsed]
-        synopses = [record[synopsis] for record in parsed]
-        cells = added()(list(zip(titles, synopses, strict=True)))
+            wanted.append(self.columns.title)
+        places = list(map(self.header.index, wanted))
+        (synopses, *titles), kept = records.cells(chunk, self.name, mark, width, places)
+        cells = added()(list(zip(*titles or [[""] * len(kept)], synopses, strict=True)))
         values = zip(*(cells[name] for name in self.names), strict=True)
         return self.pack(b"".join(_lengthened(kept, values, mark, self.ending)))
 
@@ -277,7 +275,7 @@ def open_table(
         check_header(header.cells, columns, layout.names, layout.name)
         ending = "\r\n" if header.raw.endswith(b"\r\n") else "\n"
         layout = replace(layout, header=tuple(header.cells), ending=ending)
-        (head,) = _lengthened([header.raw], [layout.names], mark, ending)
+        (head,) = _lengthened([header.raw.rstrip(b"\r\n")], [layout.names], mark, ending)
         head = (codecs.BOM_UTF8 if header.marked else b"") + head
         if start.rows:
             stream.seek(start.offset)
@@ -372,14 +370,14 @@ class _Records:
 def _lengthened(
     batch: Iterable[bytes], values: Iterable[Sequence[object]], mark: str, ending: str
 ) -> Iterator[bytes]:
-    """Records as they stand in a file with more cells at their ends; None is an empty cell."""
+    """Records, without their line ends, with more cells at their ends; None is an empty cell."""
     written = _Records()
     # A first cell, taken off again, so that one empty cell is not written in quotes.
     csv.writer(written, delimiter=mark, lineterminator=ending).writerows(
         ["x", *cells] for cells in values
     )
     for raw, added in zip(batch, written.written, strict=True):
-        yield raw.rstrip(b"\r\n") + added[1:].encode()
+        yield raw + added[1:].encode()
 
 
 def check_header(names: Sequence[str], columns: Columns, added: Iterable[str], table: str) -> None:

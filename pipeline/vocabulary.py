@@ -18,7 +18,7 @@ _EIGHT = 8
 class Vocabulary(Sequence[str]):
     """Feature names in column order, kept as lines of UTF-8 until they are asked for.
 
-    Equal to any sequence of the same names.
+    Equal to any sequence of the same names. `lines` are those of UTF-8.
 
     Raises:
         UnicodeDecodeError: the lines are not UTF-8.
@@ -26,7 +26,7 @@ class Vocabulary(Sequence[str]):
 
     def __init__(self, lines: bytes) -> None:
         lines.decode()
-        self._lines = lines
+        self.lines = lines
         self._looks = 0
 
     @classmethod
@@ -39,7 +39,7 @@ class Vocabulary(Sequence[str]):
     @cached_property
     def names(self) -> tuple[str, ...]:
         """All names."""
-        return tuple(self._lines.decode().split("\n")[:-1])
+        return tuple(self.lines.decode().split("\n")[:-1])
 
     @cached_property
     def columns(self) -> dict[str, int]:
@@ -47,7 +47,7 @@ class Vocabulary(Sequence[str]):
         return dict(zip(self.names, range(len(self)), strict=True))
 
     def __len__(self) -> int:
-        return self._lines.count(b"\n")
+        return self.lines.count(b"\n")
 
     @overload
     def __getitem__(self, column: int) -> str: ...
@@ -76,12 +76,12 @@ class Vocabulary(Sequence[str]):
 
     def _look_for(self, names: set[str]) -> dict[str, int]:
         wanted = {name.encode(): name for name in names}
-        starts, ends, marks = _marked(self._lines)
+        starts, ends, marks = _marked(self.lines)
         sought = np.zeros(1 << _BITS, bool)
         sought[_marked(b"".join(name + b"\n" for name in wanted))[2]] = True
         found = {}
         for column in np.flatnonzero(sought[marks]).tolist():
-            line = self._lines[starts[column] : ends[column]]
+            line = self.lines[starts[column] : ends[column]]
             if line in wanted:
                 found[wanted[line]] = column
         return found

@@ -20,6 +20,7 @@ from pipeline.batch import Batch, FeatureTable, Forms, Pairs
 from pipeline.features import analyze
 from pipeline.model import Model
 from pipeline.synopsis import Status, clean, clean_all, status
+from pipeline.vocabulary import Vocabulary
 
 PIECES = [
     *["the", "of", "and", "a", "lamp", "lamps", "Keeper", "BURNING", "murder", "blood", "wife"],
@@ -112,9 +113,10 @@ def one_by_one(model: Model, documents: list[str]) -> np.ndarray:
         return model.log_odds(documents)
 
 
-def vocabulary_of(documents: list[str]) -> dict[str, int]:
-    names = dict.fromkeys(name for document in documents for name in analyze(document))
-    return {name: column for column, name in enumerate(names)}
+def vocabulary_of(documents: list[str]) -> Vocabulary:
+    return Vocabulary.of(
+        list(dict.fromkeys(name for document in documents for name in analyze(document)))
+    )
 
 
 def features(table: FeatureTable, documents: list[str]) -> list[list[int]]:
@@ -127,41 +129,42 @@ class TestFeatures:
     @given(ROWS)
     def test_a_batch_has_the_features_that_the_reference_finds(self, rows):
         documents = [f"{title}\n{synopsis}" for title, synopsis in rows]
-        columns = vocabulary_of(documents)
-        expected = [sorted({columns[name] for name in analyze(d)}) for d in documents]
-        assert features(FeatureTable(columns), documents) == expected
+        vocabulary = vocabulary_of(documents)
+        expected = [sorted({vocabulary.columns[name] for name in analyze(d)}) for d in documents]
+        assert features(FeatureTable(vocabulary), documents) == expected
 
     def test_so_it_does_on_thousands_of_adversarial_texts(self):
         documents = [
             f"{title}\n{text}" for title, text in zip(drawn(6000, 1), ADVERSARIAL, strict=False)
         ]
-        columns = vocabulary_of(documents)
-        expected = [sorted({columns[name] for name in analyze(d)}) for d in documents]
-        assert features(FeatureTable(columns), documents) == expected
+        vocabulary = vocabulary_of(documents)
+        expected = [sorted({vocabulary.columns[name] for name in analyze(d)}) for d in documents]
+        assert features(FeatureTable(vocabulary), documents) == expected
 
     def test_and_only_those_of_the_vocabulary(self):
-        columns = vocabulary_of(drawn(300, 2))
+        vocabulary = vocabulary_of(drawn(300, 2))
         documents = drawn(300, 3)
+        columns = vocabulary.columns
         expected = [sorted({columns[n] for n in analyze(d) if n in columns}) for d in documents]
-        assert features(FeatureTable(columns), documents) == expected
+        assert features(FeatureTable(vocabulary), documents) == expected
 
     def test_every_character_of_unicode_within_a_word(self):
         documents = [
             "\nno " + " ".join(f"a{c}b" for c in ASSIGNED[place : place + 64])
             for place in range(0, len(ASSIGNED), 64)
         ]
-        columns = vocabulary_of(documents)
-        expected = [sorted({columns[name] for name in analyze(d)}) for d in documents]
-        assert features(FeatureTable(columns), documents) == expected
+        vocabulary = vocabulary_of(documents)
+        expected = [sorted({vocabulary.columns[name] for name in analyze(d)}) for d in documents]
+        assert features(FeatureTable(vocabulary), documents) == expected
 
     def test_a_vocabulary_may_be_empty_or_hold_what_no_text_has(self):
-        assert features(FeatureTable({}), ["\nold lamp"]) == [[]]
-        assert features(FeatureTable({"a b c": 0, "old lamp": 1, "": 2}), ["\nold lamp"]) == [[1]]
+        assert features(FeatureTable(Vocabulary(b"")), ["\nold lamp"]) == [[]]
+        assert features(FeatureTable(Vocabulary(b"a b c\nold lamp\n\n")), ["\nold lamp"]) == [[1]]
 
     def test_words_are_known_beyond_the_size_of_a_table_of_forms(self, monkeypatch):
         monkeypatch.setattr(pipeline.batch, "_MAX_FORMS", 20)
-        columns = vocabulary_of(["\nold lamp"])
-        table = FeatureTable(columns)
+        vocabulary = vocabulary_of(["\nold lamp"])
+        table = FeatureTable(vocabulary)
         for start in range(0, 300, 30):
             words = " ".join(f"word{n}" for n in range(start, start + 30))
             assert features(table, [f"\n{words} old lamp"]) == [[0, 1, 2]]
