@@ -434,10 +434,12 @@ def status(cleaned: str) -> Status:
         return Status.NOT_ENGLISH
     if counts.words < MIN_WORDS:
         return Status.TOO_SHORT
-    share = counts.function_words / counts.words
-    if share >= _ENGLISH_SHARE or _identified_as_english(cleaned):
+    if counts.function_words / counts.words >= _ENGLISH_SHARE:
         return Status.OK
-    return Status.NOT_ENGLISH
+    # Loaded for the doubtful few alone.
+    from pipeline.language import is_english
+
+    return Status.OK if is_english(cleaned) else Status.NOT_ENGLISH
 
 
 def clearly_english(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
@@ -445,14 +447,6 @@ def clearly_english(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     words, function_words, latin_surplus = counts
     share = function_words / np.maximum(words, 1)
     return np.asarray((words >= MIN_WORDS) & (latin_surplus >= 0) & (share >= _ENGLISH_SHARE))
-
-
-def _identified_as_english(cleaned: str) -> bool:
-    # Loading the identifier takes half a second, so it is asked about the doubtful few alone.
-    from py3langid import langid
-
-    # 'pcm' is Nigerian Pidgin, for which lists of English names and titles are often taken.
-    return langid.classify(cleaned)[0] in {"en", "pcm"}
 
 
 _SENTENCE_END = re.compile(r"(?<=[.!?…\"”])\s+(?=[A-Z\"“'(])")

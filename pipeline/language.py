@@ -1,0 +1,97 @@
+"""Whether a text is in English, asked of py3langid.
+
+py3langid unpacks its model in every process anew, which takes a third of a second and 80 MB. Here
+that is done once: the arrays are kept in the user's cache folder, and mapped to memory from there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+# 'pcm' is Nigerian Pidgin, for which lists of English names and titles are often taken.
+_ENGLISH = frozenset({"en", "pcm"})
+_NAMES = ("ptc", "pc", "classes", "nextmove", "row", "output")
+
+
+def is_english(text: str) -> bool:
+    """Whether py3langid takes a text for English, by its default model."""
+    return _identifier().classify(text)[0] in _ENGLISH
+
+
+def cache_folder() -> Path:
+    """Where the unpacked model is kept; it may be deleted at any time."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("forewarn", appauthor=False) / f"py3langid-{version('py3langid')}"
+
+
+@cache
+def _identifier() -> LanguageIdentifier:
+    from py3langid.langid import LanguageIdentifier
+
+    folder = cache_folder()
+    arrays = _mapped(folder)
+    if arrays is None:
+        arrays = _unpacked()
+        _keep(arrays, folder)
+    return LanguageIdentifier(
+        arrays["ptc"],
+        arrays["pc"],
+        arrays["classes"].tolist(),
+        # A view gives Python's numbers, one at a time, much faster than an array does.
+        memoryview(arrays["nextmove"]),
+        memoryview(arrays["output"]),
+        tk_row=arrays["row"].tolist(),
+    )
+
+
+def _mapped(folder: Path) -> Arrays | None:
+    """The arrays in a folder, mapped to memory; None if they are not all there."""
+    try:
+        return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES}
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _unpacked() -> Arrays:
+    from py3langid.langid import MODEL_DIR, MODEL_FILE
+    from py3langid.modelio import load_model
+
+    arrays = map(np.asarray, load_model(MODEL_DIR / MODEL_FILE))
+    ptc, pc, classes, nextmove, row, output = arrays
+    return dict(zip(_NAMES, (ptc, pc, classes, nextmove, row, output.astype(np.int32)), strict=True))
+
+
+def _keep(arrays: Arrays, folder: Path) -> None:
+    """Write arrays to a folder that appears whole; where that cannot be, go without."""
+    scratch = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        for name, array in arrays.items():
+            with (scratch / f"{name}.npy").open("wb") as file:
+                np.save(file, array)
+                file.flush()
+                os.fsync(file.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.replace(folder)
+    except OSError:
+        # Read-only or full, or another process was faster.
+        pass
+    finally:
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
