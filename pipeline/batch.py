@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.features import NEGATED, REACH, TURNS, analyze, negates, stem
-from pipeline.synopsis import Counts, Status, clearly_english, count_each, status
+from pipeline.synopsis import Counts, Status, clearly_english, count_each, statuses
 from pipeline.vocabulary import Vocabulary
 
 IntArray = npt.NDArray[np.int64]
@@ -387,11 +387,13 @@ class Batch(Sequence[str]):
             np.bincount(words.field, column[words.form], 2 * len(self))[1::2]
             for column in words.forms.counts
         ]
-        clear = clearly_english(np.array(counts)).tolist()
-        return [
-            Status.OK if sure and row not in words.odd else status(self.synopses[row])
-            for row, sure in enumerate(clear)
-        ]
+        clear = clearly_english(np.array(counts))
+        clear[list(words.odd)] = False
+        found = [Status.OK] * len(self)
+        rest = np.flatnonzero(~clear).tolist()
+        for row, state in zip(rest, statuses([self.synopses[row] for row in rest]), strict=True):
+            found[row] = state
+        return found
 
 
 class FeatureTable:

@@ -6,9 +6,11 @@ that is done once: the arrays are kept in the user's cache folder, and mapped to
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -27,9 +29,16 @@ _ENGLISH = frozenset({"en", "pcm"})
 _NAMES = ("ptc", "pc", "classes", "nextmove", "row", "output")
 
 
-def is_english(text: str) -> bool:
-    """Whether py3langid takes a text for English, by its default model."""
-    return _identifier().classify(text)[0] in _ENGLISH
+def are_english(texts: Iterable[str]) -> list[bool]:
+    """Whether py3langid takes each text for English, by its default model."""
+    identifier = _identifier()
+    found = [identifier.classify(text)[0] in _ENGLISH for text in texts]
+    if hasattr(mmap, "MADV_DONTNEED"):
+        # What was touched, some 50 MB in the end, need not count as this process's memory.
+        for view in (identifier.nb_ptc.base, identifier.tk_nextmove.obj.base):
+            if isinstance(view, mmap.mmap):
+                view.madvise(mmap.MADV_DONTNEED)
+    return found
 
 
 def cache_folder() -> Path:
@@ -53,8 +62,8 @@ def _identifier() -> LanguageIdentifier:
         arrays["pc"],
         arrays["classes"].tolist(),
         # A view gives Python's numbers, one at a time, much faster than an array does.
-        memoryview(arrays["nextmove"]),
-        memoryview(arrays["output"]),
+        memoryview(arrays["nextmove"]),  # type: ignore[arg-type]
+        memoryview(arrays["output"]),  # type: ignore[arg-type]
         tk_row=arrays["row"].tolist(),
     )
 
@@ -73,7 +82,9 @@ def _unpacked() -> Arrays:
 
     arrays = map(np.asarray, load_model(MODEL_DIR / MODEL_FILE))
     ptc, pc, classes, nextmove, row, output = arrays
-    return dict(zip(_NAMES, (ptc, pc, classes, nextmove, row, output.astype(np.int32)), strict=True))
+    return dict(
+        zip(_NAMES, (ptc, pc, classes, nextmove, row, output.astype(np.int32)), strict=True)
+    )
 
 
 def _keep(arrays: Arrays, folder: Path) -> None:

@@ -166,10 +166,6 @@ class Model:
         return self.idf.astype(np.float64)
 
     @cached_property
-    def _wide_weights(self) -> FloatArray:
-        return self.weights.astype(np.float64)
-
-    @cached_property
     def implications(self) -> tuple[tuple[int, int], ...]:
         """(narrow, broad) columns among the model's tags, narrowest first."""
         return self.taxonomy.implications(self.tags)
@@ -193,8 +189,13 @@ class Model:
         values = self._wide_idf[columns]
         row = np.repeat(np.arange(len(documents)), np.diff(starts))
         norms = np.sqrt(np.bincount(row, values**2, len(documents)))
-        shape = (len(documents), len(self.vocabulary))
-        sums = csr_array((values, columns, starts), shape=shape) @ self._wide_weights
+        # Widened are only the weights that these documents need: all would be 30 MB.
+        present = np.zeros(len(self.vocabulary), bool)
+        present[columns] = True
+        columns = (np.cumsum(present, dtype=np.int32) - 1)[columns]
+        weights = self.weights[present].astype(np.float64)
+        shape = (len(documents), len(weights))
+        sums = csr_array((values, columns, starts), shape=shape) @ weights
         return np.asarray(sums / np.where(norms > 0, norms, 1.0)[:, None] + self.bias)
 
     def predict_proba(self, documents: Sequence[str]) -> FloatArray:

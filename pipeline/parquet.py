@@ -8,8 +8,8 @@ from typing import IO, Any, cast
 from pipeline.errors import TableError
 from pipeline.records import Chunk, Place, text
 
-_BUFFER = 1 << 20
-_GROUP = 1 << 14
+_BUFFER = 1 << 18
+_GROUP = 1 << 13
 """Rows of a row group in the files that are written."""
 
 
@@ -59,7 +59,7 @@ def chunks(
             if count + rows <= start.rows:
                 count += rows
                 continue
-            for batch in table.iter_batches(chunk, row_groups=[group]):
+            for batch in table.iter_batches(chunk, row_groups=[group], use_threads=False):
                 before, count = Place(count), count + len(batch)
                 if count > start.rows:
                     yield Chunk(batch, before, Place(count))
@@ -84,7 +84,7 @@ def arrow_stream(batch: Any, cells: dict[str, list[Any]], schema: Any) -> bytes:
     arrays = [pa.array(cells[name], schema.field(name).type) for name in names]
     full = pa.RecordBatch.from_arrays([*batch.columns, *arrays], schema=schema)
     sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
     with pa.ipc.new_stream(sink, schema, options=options) as writer:
         writer.write_batch(full)
     return cast(bytes, sink.getvalue().to_pybytes())

@@ -427,6 +427,26 @@ def count_each(words: list[str]) -> npt.NDArray[np.float64]:
 
 def status(cleaned: str) -> Status:
     """Whether a cleaned synopsis can be read: not empty, in English, and long enough."""
+    return statuses([cleaned])[0]
+
+
+def statuses(cleaned: Sequence[str]) -> list[Status]:
+    """`status` of each cleaned synopsis."""
+    found = [_status_by_counts(text) for text in cleaned]
+    doubtful = [row for row, state in enumerate(found) if state is None]
+    if doubtful:
+        # Loaded for the doubtful few alone.
+        from pipeline.language import are_english
+
+        for row, english in zip(
+            doubtful, are_english(cleaned[row] for row in doubtful), strict=True
+        ):
+            found[row] = Status.OK if english else Status.NOT_ENGLISH
+    return [state for state in found if state]
+
+
+def _status_by_counts(cleaned: str) -> Status | None:
+    """The status of a synopsis; None if its counts leave its language in doubt."""
     counts = count(cleaned.lower())
     if not counts.words:
         return Status.EMPTY
@@ -434,12 +454,7 @@ def status(cleaned: str) -> Status:
         return Status.NOT_ENGLISH
     if counts.words < MIN_WORDS:
         return Status.TOO_SHORT
-    if counts.function_words / counts.words >= _ENGLISH_SHARE:
-        return Status.OK
-    # Loaded for the doubtful few alone.
-    from pipeline.language import is_english
-
-    return Status.OK if is_english(cleaned) else Status.NOT_ENGLISH
+    return Status.OK if counts.function_words / counts.words >= _ENGLISH_SHARE else None
 
 
 def clearly_english(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

@@ -23,7 +23,7 @@ from pipeline.model import AnyModel, Model
 from pipeline.synopsis import Status, clean_all
 from pipeline.table import Cells, Columns, Row
 
-CHUNK = 2000
+CHUNK = 1500
 """Rows handled at a time; fewer by an accurate model, so that its progress shows."""
 _ACCURATE_CHUNK = 100
 
