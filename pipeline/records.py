@@ -255,7 +255,7 @@ def _bounds(chunk: Chunk, delimiter: str, width: int) -> IntArray | None:
     view, ends = np.frombuffer(chunk.data, np.uint8), chunk.ends
     assert ends is not None
     quotes = np.flatnonzero(view == _QUOTE)
-    if not _plain(view, quotes, delimiter):
+    if len(quotes) % 2 or not _plain(view, quotes, delimiter):
         return None
     marks = np.flatnonzero((view == ord(delimiter)) | (view == _RETURN))
     marks = marks[np.searchsorted(quotes, marks) % 2 == 0]

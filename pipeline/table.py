@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from pipeline import parquet, records
-from pipeline.draft import Terms, open_draft
+from pipeline.draft import Draft, Terms, open_draft
 from pipeline.errors import TableError
 from pipeline.records import Chunk, Place, text
 from pipeline.workers import in_order
@@ -220,22 +220,28 @@ def extend(
                 note(f"{target}: going on after {start.rows:,} rows of an interrupted run")
             with open_table(source, kind, added, columns, chunk, read, start, packed) as reading:
                 make = again if again and jobs > 1 else lambda: added
-                task = partial(reading.layout.lengthen, make)
-                with closing(in_order(task, reading.chunks, jobs)) as pieces:
-                    if not start.rows:
-                        draft.append(reading.head, None)
-                    place = start
-                    for data, end in pieces:
-                        place = replace(end, named=end.named or place.named)
-                        draft.append(data, asdict(place))
-            if kind == "jsonl" and place.rows and not place.named:
-                raise TableError(
-                    f"{_name(source)}: no row has {columns.synopsis!r} "
-                    "(name it with --column synopsis=NAME)"
-                )
+                _copy(reading, draft, start, make, jobs)
             schema = reading.layout.schema
             draft.publish(partial(parquet.write, schema) if kind == "parquet" else None)
         return Place(**draft.place).rows if draft.place else 0
+
+
+def _copy(
+    reading: Reading, draft: Draft, start: Place, make: Callable[[], Extension], jobs: int
+) -> None:
+    """Append the extended rows of a table to a draft, from a place on."""
+    layout, place = reading.layout, start
+    with closing(in_order(partial(layout.lengthen, make), reading.chunks, jobs)) as pieces:
+        if not start.rows:
+            draft.append(reading.head, None)
+        for data, end in pieces:
+            place = replace(end, named=end.named or place.named)
+            draft.append(data, asdict(place))
+    if layout.kind == "jsonl" and place.rows and not place.named:
+        raise TableError(
+            f"{layout.name}: no row has {layout.columns.synopsis!r} "
+            "(name it with --column synopsis=NAME)"
+        )
 
 
 @contextmanager
@@ -267,7 +273,8 @@ def open_table(
         return
     with open_source(source, read) as stream:
         if kind == "jsonl":
-            stream.seek(start.offset) if start.rows else None
+            if start.rows:
+                stream.seek(start.offset)
             yield Reading(layout, b"", records.cut(stream, chunk, start, None))
             return
         mark = _DELIMITERS[kind]
