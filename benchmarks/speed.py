@@ -17,6 +17,7 @@ import importlib.util
 import json
 import os
 import platform
+import random
 import shutil
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -59,20 +61,17 @@ print(len(words))
 SPACES = "words = pc.utf8_split_whitespace(text)"
 REGEX = 'words = pc.split_pattern_regex(pc.utf8_lower(text), r"[^\\pL\\pN\'*]+")'
 SKLEARN = """
-import sys, time, joblib, numpy as np, pandas as pd
+import sys, joblib, numpy as np, pandas as pd
 pipeline, cut = joblib.load(sys.argv[1]), np.load(sys.argv[2])
-start = time.perf_counter()
 table = pd.read_csv(sys.argv[3], dtype=str, keep_default_na=False)
 flags = pipeline.predict_proba(table["title"] + "\\n" + table["synopsis"]) >= cut
 table["warnings"] = [";".join(pipeline.classes_[row]) for row in flags]
 table.to_csv(sys.argv[4], index=False)
-print(time.perf_counter() - start)
 """
 FASTTEXT = """
-import csv, sys, time, fasttext
+import csv, sys, fasttext
 fasttext.FastText.eprint = lambda *_: None
 model = fasttext.load_model(sys.argv[1])
-start = time.perf_counter()
 with open(sys.argv[2], encoding="utf-8", newline="") as source, \\
      open(sys.argv[3], "w", encoding="utf-8", newline="") as target:
     writer = csv.writer(target)
@@ -81,7 +80,6 @@ with open(sys.argv[2], encoding="utf-8", newline="") as source, \\
         found = model.f.predict(line + "\\n", -1, 0.0, "strict")
         tags = [label for p, label in found if p >= 0.5]
         writer.writerow([*row.values(), ";".join(tags)])
-print(time.perf_counter() - start)
 """
 LATENCY = """
 import csv, json, statistics, sys, time
@@ -103,10 +101,10 @@ print(json.dumps(medians))
 
 @dataclass(frozen=True)
 class Ran:
-    """A process that ended: wall seconds, peak resident megabytes, and what it printed."""
+    """A process that ended: wall seconds, peak resident mebibytes, and what it printed."""
 
     seconds: float
-    megabytes: float
+    mebibytes: float
     out: str
 
 
@@ -165,17 +163,10 @@ def _watch(session: int, peak: list[float]) -> None:
 
 @dataclass(frozen=True)
 class Contender:
-    """A way to tag a table: the command, the rows it gets, and whether it tells its own time."""
+    """A way to tag a table, by its command."""
 
     name: str
     command: tuple[object, ...]
-    rows: int
-    tells: bool = False
-
-    def rate(self) -> float:
-        """Rows a second of one run."""
-        ran = run(*self.command)
-        return self.rows / (float(ran.out.split()[-1]) if self.tells else ran.seconds)
 
 
 def synopses(corpus: Path | None) -> list[tuple[str, str]]:
@@ -239,8 +230,8 @@ def train_fasttext(path: Path) -> Path:
     return path
 
 
-def contenders(scratch: Path, table: Path, rows: int, few: Path, few_rows: int) -> list[Contender]:
-    """Everyone who tags, the floor first and Forewarn in one process next."""
+def contenders(scratch: Path, table: Path) -> list[Contender]:
+    """Everyone who tags a table, Forewarn in one process first."""
     model = load_model()
     assert isinstance(model, Model)
     export_joblib(model, scratch / "model.joblib")
@@ -248,24 +239,17 @@ def contenders(scratch: Path, table: Path, rows: int, few: Path, few_rows: int) 
     floor = (PYTHON, "-c", FLOOR.replace("SPLIT", SPACES), table)
     words = (PYTHON, "-c", FLOOR.replace("SPLIT", REGEX), table)
     tag = (*FOREWARN, "tag", table, "-q", "-o")
-    sklearn = (PYTHON, "-c", SKLEARN, scratch / "model.joblib", scratch / "cut.npy", few)
+    sklearn = (PYTHON, "-c", SKLEARN, scratch / "model.joblib", scratch / "cut.npy", table)
     found = [
-        Contender("floor: CSV read, split at white space", floor, rows),
-        Contender("`forewarn tag`, one process", (*tag, scratch / "one.csv"), rows),
-        Contender("`forewarn tag --jobs -1`", (*tag, scratch / "all.csv", "--jobs", "-1"), rows),
-        Contender("floor: CSV read, split into words by a regex", words, rows),
-        Contender(
-            "exported pipeline, ten lines of pandas",
-            (*sklearn, scratch / "few.csv"),
-            few_rows,
-            True,
-        ),
+        Contender("`forewarn tag`, one process", (*tag, scratch / "one.csv")),
+        Contender("`forewarn tag --jobs -1`", (*tag, scratch / "all.csv", "--jobs", "-1")),
+        Contender("floor: CSV read, split at white space", floor),
+        Contender("floor: CSV read, split into words by a regex", words),
+        Contender("exported pipeline, ten lines of pandas", (*sklearn, scratch / "peer.csv")),
     ]
     if importlib.util.find_spec("fasttext"):
-        fast = (PYTHON, "-c", FASTTEXT, train_fasttext(scratch / "fasttext.bin"), few)
-        found.append(
-            Contender("fastText, as many tags", (*fast, scratch / "ft.csv"), few_rows, True)
-        )
+        fast = (PYTHON, "-c", FASTTEXT, train_fasttext(scratch / "fasttext.bin"), table)
+        found.append(Contender("fastText, as many tags", (*fast, scratch / "ft.csv")))
     return found
 
 
@@ -282,35 +266,57 @@ def differences(one: Path, peer: Path) -> tuple[int, int]:
     return different, compared
 
 
-def throughput_table(
-    scratch: Path, table: Path, rows: int, few: Path, few_rows: int, runs: int
-) -> str:
+def throughput_table(scratch: Path, table: Path, rows: int, runs: int) -> str:
     """Rows a second of every contender, and ratios to Forewarn in one process."""
-    everyone = contenders(scratch, table, rows, few, few_rows)
-    rates: dict[str, list[float]] = {contender.name: [] for contender in everyone}
+    everyone = contenders(scratch, table)
+    seconds: dict[str, list[float]] = {contender.name: [] for contender in everyone}
     for turn in range(runs):
         for contender in everyone:
-            rates[contender.name].append(contender.rate())
+            seconds[contender.name].append(run(*contender.command).seconds)
             click.echo(f"{turn + 1}/{runs} {contender.name}", err=True)
-    median = {name: statistics.median(values) for name, values in rates.items()}
-    mine = median[everyone[1].name]
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    mine = median[everyone[0].name]
     lines = [
-        "| contender | rows | rows a second | Forewarn in one process is |",
+        "| contender | seconds | rows a second | Forewarn in one process is |",
         "| --- | --- | --- | --- |",
     ]
-    for contender in everyone:
-        ratio = mine / median[contender.name]
-        told = f"{ratio:.2g} times as fast" if ratio >= 1 else f"{1 / ratio:.2g} times as slow"
-        told = "-" if contender is everyone[1] else told
-        lines.append(
-            f"| {contender.name} | {contender.rows:,} | {median[contender.name]:,.0f} | {told} |"
-        )
-    different, compared = differences(scratch / "one.csv", scratch / "few.csv")
+    for name, each in median.items():
+        told = f"{each / mine:.2g} times as fast"
+        told = told if each >= mine else f"{mine / each:.2g} times as slow"
+        told = "-" if name == everyone[0].name else told
+        lines.append(f"| {name} | {each:.2f} | {rows / each:,.0f} | {told} |")
+    different, compared = differences(scratch / "one.csv", scratch / "peer.csv")
     return "\n".join(lines) + (
-        f"\n\nThe exported pipeline suggested other tags on {different} of {compared:,} rows that "
-        "both could tag. Its time and fastText's are without imports and loading; Forewarn's and "
-        f"the floors' are whole processes. {os.cpu_count()} cores.\n"
+        f"\n\n{rows:,} rows; whole processes, with their start. The exported pipeline suggested "
+        f"other tags on {different} of {compared:,} rows that both could tag.\n"
     )
+
+
+def scaling_table(scratch: Path, tables: dict[int, Path], runs: int) -> str:
+    """What more cores give, beside what they give to runs that have nothing to do with another."""
+    cores = os.cpu_count() or 1
+    lines = [
+        "| rows | seconds, one process | seconds, `--jobs -1` | times as fast | "
+        f"{cores} runs at once: rows a second, times those of one |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for rows, table in tables.items():
+        tag = (*FOREWARN, "tag", table, "-q", "-o")
+        one, all_, apart = [], [], []
+        for _ in range(runs):
+            one.append(run(*tag, scratch / "one.csv").seconds)
+            all_.append(run(*tag, scratch / "all.csv", "--jobs", "-1").seconds)
+            with ThreadPoolExecutor(cores) as pool:
+                outs = [scratch / f"apart-{core}.csv" for core in range(cores)]
+                ran = list(pool.map(lambda out, tag=tag: run(*tag, out), outs))
+            apart.append(max(each.seconds for each in ran))
+        first, second, third = map(statistics.median, (one, all_, apart))
+        lines.append(
+            f"| {rows:,} | {first:.1f} | {second:.1f} | {first / second:.2f} | "
+            f"{cores * first / third:.2f} |"
+        )
+        click.echo(lines[-1], err=True)
+    return "\n".join(lines) + f"\n\n{cores} cores, medians of {runs} runs.\n"
 
 
 def startup_table(runs: int) -> str:
@@ -355,7 +361,7 @@ def latency_lines(table: Path, runs: int) -> str:
 
 def memory_table(scratch: Path, tables: dict[int, Path]) -> str:
     """Peak memory of `forewarn tag` by rows and format; one run each."""
-    lines = ["| rows | format | seconds | peak RSS, MB |", "| --- | --- | --- | --- |"]
+    lines = ["| rows | format | seconds | peak RSS, MiB |", "| --- | --- | --- | --- |"]
     sizes = sorted(tables)
     jobs = [(rows, "csv", tables[rows]) for rows in sizes]
     jobs += [(n, kind, path) for n in sizes[:2] for kind, path in other_formats(tables[n])]
@@ -363,44 +369,67 @@ def memory_table(scratch: Path, tables: dict[int, Path]) -> str:
         out = scratch / f"out.{kind}"
         ran = run(*FOREWARN, "tag", path, "-q", "-o", out)
         out.unlink()
-        lines.append(f"| {rows:,} | {kind} | {ran.seconds:.1f} | {ran.megabytes:.0f} |")
+        lines.append(f"| {rows:,} | {kind} | {ran.seconds:.1f} | {ran.mebibytes:.0f} |")
         click.echo(lines[-1], err=True)
     return "\n".join(lines) + "\n"
 
 
 def training_table(scratch: Path, corpus: Path | None, whole: bool) -> str:
     """Seconds and memory of `forewarn train`; one run each."""
-    data = [ROOT / "data" / f"{name}.csv" for name in ("starter", "contrast", "contrast-2", "rare")]
-    jobs: list[tuple[str, list[object]]] = [("starter corpus", [STARTER])]
+    jobs: list[tuple[str, list[Path], list[object]]] = [("starter corpus", [STARTER], [])]
     if corpus:
         annotated = corpus / "annotated.jsonl.gz"
-        jobs.append(("annotated corpus", [annotated]))
+        data = [STARTER, ROOT / "data" / "rare.csv"]
+        for stem in ("contrast", "readings"):
+            data += sorted((ROOT / "data").glob(f"{stem}*.csv"))
+        jobs.append(("annotated corpus", [annotated], []))
         if whole:
-            readings = sorted((ROOT / "data").glob("readings*.csv"))
-            texts = ["--texts", corpus / "catalogue.jsonl.gz"]
-            jobs.append(("everything", [annotated, *data, *readings, *texts]))
+            jobs.append(
+                ("everything", [annotated, *data], ["--texts", corpus / "catalogue.jsonl.gz"])
+            )
     lines = [
-        "| trained on | rows | seconds | seconds a 1,000 rows | peak RSS, MB |",
-        "| --- | --- | --- | --- | --- |",
+        "| trained on | rows | features | seconds | seconds a 1,000 rows | peak RSS, MiB |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, files in jobs:
-        folder = scratch / "trained"
-        ran = run(*FOREWARN, "train", *files, "-o", folder, "-q")
-        rows = load_model(folder).provenance["rows"]
-        each = 1000 * ran.seconds / rows
-        lines.append(
-            f"| {name} | {rows:,} | {ran.seconds:.0f} | {each:.1f} | {ran.megabytes:.0f} |"
-        )
-        click.echo(lines[-1], err=True)
+    for name, files, options in jobs:
+        # Of the largest corpus also parts, for the growth.
+        shares = (1.0,) if name != jobs[-1][0] else (0.25, 0.5, 1.0)
+        for share in shares:
+            parts = [part_of(path, share, scratch) for path in files]
+            folder = scratch / "trained"
+            ran = run(*FOREWARN, "train", *parts, *options, "-o", folder, "-q")
+            model = load_model(folder)
+            assert isinstance(model, Model)
+            rows, features = model.provenance["rows"], len(model.vocabulary)
+            told = name if share == 1 else f"{share:.0%} of it"
+            lines.append(
+                f"| {told} | {rows:,} | {features:,} | {ran.seconds:.0f} | "
+                f"{1000 * ran.seconds / rows:.1f} | {ran.mebibytes:.0f} |"
+            )
+            click.echo(lines[-1], err=True)
     return "\n".join(lines) + "\n"
+
+
+def part_of(path: Path, share: float, scratch: Path) -> Path:
+    """A share of the rows of a corpus, drawn at random, as a file of its own."""
+    draw = random.Random(0)
+    part = scratch / path.name
+    if path.suffix == ".gz":
+        with gzip.open(path, "rt") as source, gzip.open(part, "wt", 1) as target:
+            target.writelines(line for line in source if draw.random() < share)
+    else:
+        with path.open(newline="") as source, part.open("w", newline="") as target:
+            header, *rows = csv.reader(source)
+            csv.writer(target).writerows([header, *(row for row in rows if draw.random() < share)])
+    return part
 
 
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Put the tables here.")
-@click.option("--rows", default=100_000, show_default=True, help="Rows for the fast contenders.")
-@click.option("--few", default=10_000, show_default=True, help="Rows for the slow ones.")
+@click.option("--rows", default=100_000, show_default=True, help="Rows for the contenders.")
+@click.option("--few", default=10_000, show_default=True, help="Fewer, for the memory's growth.")
+@click.option("--most", default=1_000_000, show_default=True, help="More, for the growths.")
 @click.option("--runs", default=5, show_default=True, help="Runs of which the median is told.")
-@click.option("--most", default=1_000_000, show_default=True, help="Rows for the memory's growth.")
 @click.option(
     "--training",
     type=click.Choice(("none", "annotated", "everything")),
@@ -420,18 +449,18 @@ def main(output: Path | None, rows: int, few: int, runs: int, most: int, trainin
     words = statistics.mean(len(text.split()) for _, text in texts)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        table = write_table(scratch / "many.csv", texts, rows)
-        short = write_table(scratch / "few-rows.csv", texts, few)
         growing = {n: scratch / f"{n}.csv" for n in sorted({few, rows, most})}
         for n, path in growing.items():
             write_table(path, texts, n)
         parts = [
             _preface(corpus, len(texts), words, runs),
             "### Throughput\n",
-            throughput_table(scratch, table, rows, short, few, runs),
+            throughput_table(scratch, growing[rows], rows, runs),
+            "### More cores\n",
+            scaling_table(scratch, {n: growing[n] for n in (rows, most)}, min(runs, 3)),
             "### Start-up and latency\n",
             startup_table(runs),
-            latency_lines(short, runs),
+            latency_lines(growing[few], runs),
             "### Memory of `forewarn tag`\n",
             memory_table(scratch, growing),
         ]
@@ -452,8 +481,8 @@ def _preface(corpus: Path | None, distinct: int, words: float, runs: int) -> str
     return (
         f"## Speed\n\nMade by `{' '.join(('python benchmarks/speed.py', *sys.argv[1:]))}`.\n\n"
         f"{distinct:,} synopses of {source}, {words:.0f} words each on average, repeated until "
-        f"there were rows enough. Rates, start-up and latency are medians of {runs} runs or more, "
-        f"in which contenders took turns; memory and training are one run each. {made}, "
+        f"there were rows enough. Throughput, start-up and latency are medians of {runs} runs or "
+        f"more, in which contenders took turns; memory and training are one run each. {made}, "
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"{versions}.\n"
     )

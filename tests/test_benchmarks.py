@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -39,9 +40,9 @@ def test_memory_is_that_of_a_process_and_its_children() -> None:
     alone = speed.run(sys.executable, "-c", hold)
     both = speed.run(sys.executable, "-c", f"{child}; {hold}")
     nothing = speed.run(sys.executable, "-c", "import time; time.sleep(0.3)")
-    assert 80 < alone.megabytes < 110
-    assert both.megabytes > 80
-    assert 0 < nothing.megabytes < 40
+    assert 80 < alone.mebibytes < 110
+    assert both.mebibytes > 80
+    assert 0 < nothing.mebibytes < 40
     assert alone.seconds > 0.3
 
 
@@ -50,6 +51,17 @@ def test_the_synopses_of_a_table_are_repeated(tmp_path: Path) -> None:
     assert path.read_text().splitlines()[1:] == [
         *['0,A,"one, two"', "1,B,three", '2,A,"one, two"', "3,B,three", '4,A,"one, two"']
     ]
+
+
+def test_a_part_of_a_corpus_has_its_share_of_the_rows(tmp_path: Path) -> None:
+    table = speed.write_table(tmp_path / "corpus.csv", [("A", 'one, "two"\nthree')], 1000)
+    (tmp_path / "parts").mkdir()
+    part = speed.part_of(table, 0.25, tmp_path / "parts")
+    with part.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["id", "title", "synopsis"]
+    assert 200 < len(rows) < 300
+    assert {row[2] for row in rows} == {'one, "two"\nthree'}
 
 
 def test_the_starter_corpus_stands_in_for_the_real_one() -> None:
