@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.3.0"
+__version__ = "0.3.1"
 __all__ = [
     "AccurateModel",
     "ForewarnError",

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 IntArray = npt.NDArray[np.int64]
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16
+_TYPICAL = 512
+"""Bytes of a record, about: a chunk is read at a time, so that progress is told as it is made."""
 _FEED, _RETURN, _QUOTE = b'\n\r"'
 _LONGEST_CELL = 2**31 - 1
 _LINE_ENDS = b"\r\n"
@@ -126,7 +128,7 @@ def cut(stream: IO[bytes], size: int, start: Place, delimiter: str | None) -> It
     held, more = b"", True
     while more:
         # Twice as much each time, lest a record without end be looked through over and over.
-        block = stream.read(max(_BLOCK, len(held)))
+        block = stream.read(max(_BLOCK, _TYPICAL * size, len(held)))
         more = bool(block)
         held += block
         ends = _record_ends(held, delimiter, more)

@@ -58,6 +58,7 @@ def by_chunks(data: bytes, width: int, size: int) -> tuple[list[list[str]], str,
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(pipeline.records, "_BLOCK", 5)
+    monkeypatch.setattr(pipeline.records, "_TYPICAL", 1)
 
 
 @calm
