@@ -93,12 +93,12 @@ class Pairs:
     def add(self, first: KeyArray, second: KeyArray, numbers: npt.NDArray[np.int32]) -> None:
         """Number pairs that are all different and not in the table, from 0 on."""
         self._count += len(first)
-        if 2 * self._count > len(self._number):
+        if 4 * self._count > len(self._number):
             held = np.flatnonzero(self._number != _NONE)
             first = np.concatenate([self._first[held], first])
             second = np.concatenate([self._second[held], second])
             numbers = np.concatenate([self._number[held], numbers])
-            self._lay_out(1 << (2 * self._count).bit_length())
+            self._lay_out(1 << (4 * self._count).bit_length())
         slots = self._slots(first, second)
         while len(slots):
             free = np.flatnonzero(self._number[slots] == _NONE)
@@ -124,9 +124,14 @@ class Pairs:
         self, slots: IntArray, first: KeyArray, second: KeyArray
     ) -> tuple[npt.NDArray[np.int32], IntArray]:
         """The numbers in the slots, and the places whose slot is taken by another pair."""
-        numbers = self._number[slots]
-        other = (self._first[slots] != first) | (self._second[slots] != second)
-        return numbers, np.flatnonzero(other & (numbers != _NONE))
+        # All slots are in range; 'clip' saves looking.
+        numbers = self._number.take(slots, mode="clip")
+        other = self._first.take(slots, mode="clip")
+        other ^= first
+        differs = self._second.take(slots, mode="clip")
+        differs ^= second
+        other |= differs
+        return numbers, np.flatnonzero((other != 0) & (numbers != _NONE))
 
     def _slots(self, first: KeyArray, second: KeyArray) -> IntArray:
         # Multiplication spreads a key over the upper bits; the shift brings them down again.
@@ -247,12 +252,22 @@ _learning = Lock()
 """Held while a thread looks forms up and learns some."""
 
 
-def _known_forms() -> Forms:
-    """The table that batches share; a fresh one when it has grown too large."""
+def _numbered(
+    text: bytes, starts: IntArray, stops: IntArray
+) -> tuple[Forms, npt.NDArray[np.int32]]:
+    """The table of forms that batches share, and the numbers of the words of a text in it.
+
+    A fresh table is begun when it has grown too large, and when learning was interrupted.
+    """
     global _forms  # noqa: PLW0603 (a cache)
-    if _forms.full:
-        _forms = Forms()
-    return _forms
+    with _learning:
+        if _forms.full:
+            _forms = Forms()
+        try:
+            return _forms, _forms.numbers(text, starts, stops)
+        except BaseException:
+            _forms = Forms()
+            raise
 
 
 @dataclass(frozen=True)
@@ -287,9 +302,7 @@ class Words:
         inside[joiners[inside[joiners - 1] & inside[joiners + 1]]] = True
         edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
         starts, stops = edges[0::2], edges[1::2]
-        with _learning:
-            forms = _known_forms()
-            form = forms.numbers(data.lower(), starts, stops)
+        forms, form = _numbered(data.lower(), starts, stops)
         first = np.searchsorted(starts, ends)
         strange = np.flatnonzero(kinds == _STRANGE)
         return cls(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -36,6 +37,8 @@ class _Group(click.Group):
     """Turns what ends a command into one line and an exit code of its own."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        # mimalloc, PyArrow's own choice, holds some 20 MB more.
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
         try:
             return super().main(*args, **kwargs)
         except ForewarnError as error:

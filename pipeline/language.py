@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
-import tempfile
+import time
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
@@ -26,6 +26,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 # 'pcm' is Nigerian Pidgin, for which lists of English names and titles are often taken.
 _ENGLISH = frozenset({"en", "pcm"})
+_ABANDONED = 600
+"""Seconds after which a process that writes the folder is taken to have died."""
 _NAMES = ("ptc", "pc", "classes", "nextmove", "row", "output")
 
 
@@ -69,11 +71,21 @@ def _identifier() -> LanguageIdentifier:
 
 
 def _mapped(folder: Path) -> Arrays | None:
-    """The arrays in a folder, mapped to memory; None if they are not all there."""
+    """The arrays in a folder, mapped to memory; None if they are not all there and fit."""
     try:
-        return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES}
-    except (OSError, ValueError, EOFError):
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES}
+        states, labels = len(arrays["row"]), len(arrays["classes"])
+        rows = len(arrays["nextmove"]) // 256
+        fit = (
+            arrays["ptc"].shape == (arrays["output"].max() + 1, labels)
+            and arrays["pc"].shape == (labels,)
+            and arrays["output"].shape == (states,)
+            and arrays["row"].max() < rows
+        )
+    except Exception:
+        # Whatever is wrong with a file, the model is unpacked anew.
         return None
+    return arrays if fit else None
 
 
 def _unpacked() -> Arrays:
@@ -89,20 +101,28 @@ def _unpacked() -> Arrays:
 
 def _keep(arrays: Arrays, folder: Path) -> None:
     """Write arrays to a folder that appears whole; where that cannot be, go without."""
-    scratch = None
+    # The folder in which the arrays are made ready is also the lock: one process writes.
+    workshop = folder.with_name(f".{folder.name}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        if workshop.exists() and time.time() - workshop.stat().st_mtime > _ABANDONED:
+            shutil.rmtree(workshop, ignore_errors=True)
+        workshop.mkdir()
+    except OSError:
+        return
+    try:
+        ready = workshop / "ready"
+        ready.mkdir()
         for name, array in arrays.items():
-            with (scratch / f"{name}.npy").open("wb") as file:
+            with (ready / f"{name}.npy").open("wb") as file:
                 np.save(file, array)
                 file.flush()
                 os.fsync(file.fileno())
-        shutil.rmtree(folder, ignore_errors=True)
-        scratch.replace(folder)
+        if folder.exists() and _mapped(folder) is None:
+            folder.replace(workshop / "damaged")
+        ready.replace(folder)
     except OSError:
-        # Read-only or full, or another process was faster.
+        # The disk is full, or another process was faster.
         pass
     finally:
-        if scratch:
-            shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(workshop, ignore_errors=True)

@@ -22,8 +22,6 @@ def open_file(stream: IO[bytes], name: str) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # mimalloc, PyArrow's usual choice, holds some 50 MB more.
-    pa.set_memory_pool(pa.system_memory_pool())
     try:
         return pq.ParquetFile(stream, buffer_size=_BUFFER)
     except (pa.ArrowInvalid, OSError) as error:

@@ -9,7 +9,7 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import IO, TYPE_CHECKING, Any
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 IntArray = npt.NDArray[np.int64]
 
-_BLOCK = 1 << 16
+_LEAST, _MOST = 1 << 16, 1 << 20
 _TYPICAL = 512
 """Bytes of a record, about: a chunk is read at a time, so that progress is told as it is made."""
 _FEED, _RETURN, _QUOTE = b'\n\r"'
 _LONGEST_CELL = 2**31 - 1
 _LINE_ENDS = b"\r\n"
-_WHITE = b" \t\r\n\x0b\x0c"
+_WHITE = b" \t\r\n\x0b\x0c\x1c\x1d\x1e\x1f"
 
 
 @dataclass(frozen=True)
@@ -125,30 +125,38 @@ def cut(stream: IO[bytes], size: int, start: Place, delimiter: str | None) -> It
     What is malformed is in some chunk, where `cells` or `objects` tell what is wrong with it.
     """
     blank = _WHITE if delimiter is None else _LINE_ENDS
+    block = min(max(_LEAST, _TYPICAL * size), _MOST)
     held, more = b"", True
     while more:
         # Twice as much each time, lest a record without end be looked through over and over.
-        block = stream.read(max(_BLOCK, _TYPICAL * size, len(held)))
-        more = bool(block)
-        held += block
+        new = stream.read(max(block, len(held)))
+        more = bool(new)
+        held += new
+        if not start.offset and held.startswith(codecs.BOM_UTF8):
+            held, start = held.removeprefix(codecs.BOM_UTF8), Place(offset=len(codecs.BOM_UTF8))
         ends = _record_ends(held, delimiter, more)
         counts = np.cumsum(_filled(held, ends, blank))
         rows = int(counts[-1]) if len(counts) else 0
         done = taken = begin = 0
+        # A full chunk, or in the end what is left.
         while (count := min(size, rows - done)) and (count == size or not more):
             done += count
             last = int(np.searchsorted(counts, done)) + 1
             end = int(ends[last - 1])
             data = held[begin:end]
-            place = Place(
-                start.rows + count,
-                start.lines + data.count(b"\n") + (not data.endswith(b"\n")),
-                start.offset + len(data),
-                start.named,
-            )
+            place = _behind(start, data, count)
             yield Chunk(data, start, place, ends[taken:last] - begin)
             start, taken, begin = place, last, end
+        if done == rows and len(ends):
+            # Blank lines, of which there may be any number.
+            start, begin = _behind(start, held[begin : int(ends[-1])], 0), int(ends[-1])
         held = held[begin:]
+
+
+def _behind(start: Place, data: bytes, rows: int) -> Place:
+    """The place behind the bytes of some rows."""
+    lines = data.count(b"\n") + (data[-1:] not in {b"\n", b""})
+    return Place(start.rows + rows, start.lines + lines, start.offset + len(data), start.named)
 
 
 def _record_ends(data: bytes, delimiter: str | None, more: bool) -> IntArray:
@@ -169,11 +177,11 @@ def _record_ends(data: bytes, delimiter: str | None, more: bool) -> IntArray:
 def _plain(view: npt.NDArray[np.uint8], quotes: IntArray, delimiter: str) -> bool:
     """Whether every other quote begins a cell, and those between end one or are doubled."""
     opening, closing = quotes[0::2], quotes[1::2]
-    beside = np.zeros(256, bool)
-    beside[[*f'{delimiter}\n"'.encode()]] = True
-    begun = beside[view[opening - 1]] | (opening == 0)
-    beside[ord("\r")] = True
-    ended = beside[view[np.minimum(closing + 1, len(view) - 1)]] | (closing + 1 == len(view))
+    before, after = np.zeros(256, bool), np.zeros(256, bool)
+    before[[*f'{delimiter}\n"'.encode()]] = True
+    after[[*f'{delimiter}\r\n"'.encode()]] = True
+    begun = before[view[opening - 1]] | (opening == 0)
+    ended = after[view[np.minimum(closing + 1, len(view) - 1)]] | (closing + 1 == len(view))
     return bool(begun.all() and ended.all())
 
 
@@ -182,21 +190,22 @@ def _parsed_ends(data: bytes, delimiter: str, more: bool) -> IntArray:
     lines = io.BytesIO(data).readlines()
     if more and lines and not lines[-1].endswith(b"\n"):
         lines.pop()
-    place, fed, ends = 0, 0, []
+    place, left, ends = 0, iter(lines), []
 
     def feed() -> Iterator[str]:
-        nonlocal place, fed
-        for line in lines[fed:]:
-            place, fed = place + len(line), fed + 1
+        nonlocal place
+        for line in left:
+            place += len(line)
             yield line.decode("latin-1")
 
+    whole = sum(map(len, lines))
     records = _reader(feed(), delimiter)
     while True:
         try:
             if next(records, None) is None:
                 break
         except csv.Error:
-            if fed == len(lines):
+            if place == whole:
                 # It may only want what comes next.
                 break
             records = _reader(feed(), delimiter)
@@ -206,12 +215,13 @@ def _parsed_ends(data: bytes, delimiter: str, more: bool) -> IntArray:
 
 def _filled(data: bytes, ends: IntArray, blank: bytes) -> npt.NDArray[np.bool_]:
     """(records,) whether a record has more than the bytes that blank lines have."""
-    begins = np.append(0, ends)[:-1]
-    filled = np.ones(len(ends), bool)
-    suspect = np.isin(np.frombuffer(data, np.uint8)[begins], [*blank])
-    for place in np.flatnonzero(suspect).tolist():
-        filled[place] = bool(data[begins[place] : ends[place]].strip(blank))
-    return filled
+    view, begins = np.frombuffer(data, np.uint8), np.append(0, ends)[:-1]
+    solid = np.ones(256, bool)
+    solid[[*blank]] = False
+    filled: npt.NDArray[np.bool_] = solid[view[begins]]
+    if filled.all():
+        return filled
+    return np.asarray(np.logical_or.reduceat(solid[view[: ends[-1]]], begins))
 
 
 def cells(
@@ -259,22 +269,22 @@ def _bounds(chunk: Chunk, delimiter: str, width: int) -> IntArray | None:
     quotes = np.flatnonzero(view == _QUOTE)
     if len(quotes) % 2 or not _plain(view, quotes, delimiter):
         return None
-    marks = np.flatnonzero((view == ord(delimiter)) | (view == _RETURN))
-    marks = marks[np.searchsorted(quotes, marks) % 2 == 0]
-    returns = marks[view[marks] == _RETURN]
-    marks = marks[view[marks] != _RETURN]
+    found = np.flatnonzero((view == ord(delimiter)) | (view == _RETURN))
+    # Those after an odd number of quotes are in a quoted cell.
+    found = found[np.searchsorted(quotes, found) % 2 == 0]
+    returns, delimiters = (found[(view[found] == _RETURN) == is_return] for is_return in (1, 0))
     if (view[np.minimum(returns + 1, len(view) - 1)] != _FEED).any():
         return None
     begins = np.append(0, ends[:-1])
     filled = _filled(chunk.data, ends, _LINE_ENDS)
-    held = np.diff(np.searchsorted(marks, np.append(begins, ends[-1])))
-    if (held != (width - 1) * filled).any():
+    per_record = np.diff(np.searchsorted(delimiters, np.append(begins, ends[-1])))
+    if (per_record != (width - 1) * filled).any():
         return None
     begins, ends = begins[filled], ends[filled]
     ends = ends - (view[ends - 1] == _FEED)
     ends = ends - (view[ends - 1] == _RETURN)
-    inner = marks.reshape(len(ends), width - 1)
-    return np.concatenate([begins[:, None] - 1, inner, ends[:, None]], axis=1)
+    between = delimiters.reshape(len(ends), width - 1)
+    return np.concatenate([begins[:, None] - 1, between, ends[:, None]], axis=1)
 
 
 def _parsed(
@@ -303,11 +313,14 @@ def _parsed(
     return parsed, kept
 
 
-def objects(chunk: Chunk, name: str) -> tuple[list[dict[str, Any]], list[str]]:
+def objects(
+    chunk: Chunk, name: str, added: Collection[str]
+) -> tuple[list[dict[str, Any]], list[str]]:
     """The object and the text of each line of a chunk of JSON Lines.
 
     Raises:
-        TableError: a line is not an object in JSON, or not UTF-8.
+        TableError: a line is not an object in JSON, has one of the names to be `added`, or is not
+            UTF-8.
     """
     parsed: list[dict[str, Any]] = []
     kept: list[str] = []
@@ -315,10 +328,12 @@ def objects(chunk: Chunk, name: str) -> tuple[list[dict[str, Any]], list[str]]:
     for number, raw in enumerate(chunk.records(), chunk.start.lines + 1):
         if not raw.strip(_WHITE):
             continue
-        line = raw.decode()
-        if number == 1:
-            line = line.removeprefix("\ufeff")
-        parsed.append(json_object(line, name, chunk.start.rows + len(parsed) + 1, number))
+        line, row = raw.decode(), chunk.start.rows + len(parsed) + 1
+        record = json_object(line, name, row, number)
+        for column in added:
+            if column in record:
+                raise TableError(f"{name}: row {row} already has {column!r}; rename it first")
+        parsed.append(record)
         kept.append(line)
     return parsed, kept
 

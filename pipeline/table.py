@@ -134,13 +134,7 @@ class Layout:
     def _lengthen_objects(
         self, added: Callable[[], Extension], chunk: Chunk
     ) -> tuple[bytes, Place]:
-        parsed, kept = records.objects(chunk, self.name)
-        for row, record in enumerate(parsed, chunk.start.rows + 1):
-            for column in self.names:
-                if column in record:
-                    raise TableError(
-                        f"{self.name}: row {row} already has {column!r}; rename it first"
-                    )
+        parsed, kept = records.objects(chunk, self.name, self.names)
         cells = added()(
             [
                 (text(record.get(self.columns.title)), text(record.get(self.columns.synopsis)))
@@ -264,30 +258,34 @@ def open_table(
     layout = Layout(kind, _name(source), columns, tuple(added.names), packed=packed)
     if kind == "parquet":
         with _seekable(source) as stream:
-            table = parquet.open_file(stream, layout.name)
-            check_header(table.schema_arrow.names, columns, layout.names, layout.name)
-            schema = parquet.extended_schema(table.schema_arrow, layout.names, added.numbers)
+            file = parquet.open_file(stream, layout.name)
+            check_header(file.schema_arrow.names, columns, layout.names, layout.name)
+            schema = parquet.extended_schema(file.schema_arrow, layout.names, added.numbers)
             size = 0 if source == "-" else Path(source).stat().st_size
-            chunks = parquet.chunks(table, layout.name, size, chunk, read, start)
+            chunks = parquet.chunks(file, layout.name, size, chunk, read, start)
             yield Reading(replace(layout, schema=schema), b"", chunks)
         return
     with open_source(source, read) as stream:
-        if kind == "jsonl":
-            if start.rows:
-                stream.seek(start.offset)
-            yield Reading(layout, b"", records.cut(stream, chunk, start, None))
-            return
-        mark = _DELIMITERS[kind]
-        header = records.read_header(stream, layout.name, mark)
-        check_header(header.cells, columns, layout.names, layout.name)
-        ending = "\r\n" if header.raw.endswith(b"\r\n") else "\n"
-        layout = replace(layout, header=tuple(header.cells), ending=ending)
-        (head,) = _lengthened([header.raw.rstrip(b"\r\n")], [layout.names], mark, ending)
-        head = (codecs.BOM_UTF8 if header.marked else b"") + head
+        head = b""
+        if kind != "jsonl":
+            layout, head, behind = _delimited(layout, stream)
+            start = start if start.rows else behind
         if start.rows:
             stream.seek(start.offset)
-        chunks = records.cut(stream, chunk, start if start.rows else header.end, mark)
-        yield Reading(layout, layout.pack(head), chunks)
+        chunks = records.cut(stream, chunk, start, _DELIMITERS.get(kind))
+        yield Reading(layout, head, chunks)
+
+
+def _delimited(layout: Layout, stream: IO[bytes]) -> tuple[Layout, bytes, Place]:
+    """The layout by the header of a stream, the extended header, and the place behind it."""
+    mark = _DELIMITERS[layout.kind]
+    header = records.read_header(stream, layout.name, mark)
+    check_header(header.cells, layout.columns, layout.names, layout.name)
+    ending = "\r\n" if header.raw.endswith(b"\r\n") else "\n"
+    (head,) = _lengthened([header.raw.rstrip(b"\r\n")], [layout.names], mark, ending)
+    head = (codecs.BOM_UTF8 if header.marked else b"") + head
+    layout = replace(layout, header=tuple(header.cells), ending=ending)
+    return layout, layout.pack(head), header.end
 
 
 def fingerprint(source: str) -> list[int]:

@@ -18,7 +18,7 @@ _EIGHT = 8
 class Vocabulary(Sequence[str]):
     """Feature names in column order, kept as lines of UTF-8 until they are asked for.
 
-    Equal to any sequence of the same names. `lines` are those of UTF-8.
+    Equal to any sequence of the same names. `lines` are the names, each with a line feed behind it.
 
     Raises:
         UnicodeDecodeError: the lines are not UTF-8.
@@ -26,7 +26,8 @@ class Vocabulary(Sequence[str]):
 
     def __init__(self, lines: bytes) -> None:
         lines.decode()
-        self.lines = lines
+        # What has no line feed behind it is no name.
+        self.lines = lines[: lines.rfind(b"\n") + 1]
         self._looks = 0
 
     @classmethod

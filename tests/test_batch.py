@@ -119,6 +119,10 @@ def vocabulary_of(documents: list[str]) -> Vocabulary:
     )
 
 
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def features(table: FeatureTable, documents: list[str]) -> list[list[int]]:
     starts, columns = table.rows(Batch.of(documents))
     return [sorted(columns[a:b].tolist()) for a, b in pairwise(starts)]
@@ -160,6 +164,7 @@ class TestFeatures:
     def test_a_vocabulary_may_be_empty_or_hold_what_no_text_has(self):
         assert features(FeatureTable(Vocabulary(b"")), ["\nold lamp"]) == [[]]
         assert features(FeatureTable(Vocabulary(b"a b c\nold lamp\n\n")), ["\nold lamp"]) == [[1]]
+        assert features(FeatureTable(Vocabulary(b"old\nold lamp")), ["\nold lamp"]) == [[0]]
 
     def test_words_are_known_beyond_the_size_of_a_table_of_forms(self, monkeypatch):
         monkeypatch.setattr(pipeline.batch, "_MAX_FORMS", 20)
@@ -280,6 +285,17 @@ class TestPairs:
 
 
 class TestForms:
+    def test_learning_that_is_interrupted_is_begun_afresh(self, monkeypatch):
+        documents = ["\nan interrupted lighthouse", "\na lighthouse keeper"]
+        table = FeatureTable(vocabulary_of(documents))
+        expected = features(table, documents)
+        monkeypatch.setattr(pipeline.batch, "_forms", Forms())
+        with monkeypatch.context() as patched:
+            patched.setattr(pipeline.batch, "stem", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                features(table, documents)
+        assert features(table, documents) == expected
+
     def test_a_form_is_learnt_once(self):
         forms, text = Forms(), b" lamp lamp keeper lamp " + b" " * 16
         starts, stops = np.array([1, 6, 11, 18]), np.array([5, 10, 17, 22])

@@ -56,7 +56,7 @@ def test_the_model_is_unpacked_once(folder: Path, monkeypatch) -> None:
     assert again() == expected()
 
 
-@pytest.mark.parametrize("damage", ["missing", "short", "empty", "not an array"])
+@pytest.mark.parametrize("damage", ["missing", "short", "empty", "not an array", "other"])
 def test_a_damaged_model_is_unpacked_anew(folder: Path, damage: str) -> None:
     are_english(TEXTS)
     language._identifier.cache_clear()
@@ -64,12 +64,23 @@ def test_a_damaged_model_is_unpacked_anew(folder: Path, damage: str) -> None:
     if damage == "missing":
         hurt.unlink()
     else:
-        content = {"short": hurt.read_bytes()[:-1], "empty": b"", "not an array": b"x" * 1000}
+        content = {"short": hurt.read_bytes()[:-1], "empty": b"", "not an array": b"PK\3\4" * 99}
+        content["other"] = (folder / "pc.npy").read_bytes()
         hurt.unlink()
         hurt.write_bytes(content[damage])
     assert again() == expected()
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
     assert language._mapped(folder) is not None
+
+
+def test_one_process_writes_and_the_others_go_without(folder: Path) -> None:
+    workshop = folder.with_name(".model")
+    workshop.mkdir(parents=True)
+    assert are_english(TEXTS) == expected()
+    assert not folder.exists()
+    os.utime(workshop, (0, 0))
+    assert again() == expected()
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
 def test_nothing_in_the_folder_is_executed(folder: Path) -> None:

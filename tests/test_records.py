@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -57,7 +59,7 @@ def by_chunks(data: bytes, width: int, size: int) -> tuple[list[list[str]], str,
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(pipeline.records, "_BLOCK", 5)
+    monkeypatch.setattr(pipeline.records, "_LEAST", 5)
     monkeypatch.setattr(pipeline.records, "_TYPICAL", 1)
 
 
@@ -112,6 +114,50 @@ def test_a_long_record_is_looked_through_a_few_times_only(monkeypatch) -> None:
     assert looked < 5 * len(data)
 
 
+def test_many_malformed_records_are_looked_through_once_each(monkeypatch) -> None:
+    decoded = 0
+    reader = pipeline.records._reader
+
+    def counting(lines: Iterator[str], delimiter: str) -> object:
+        nonlocal decoded
+        decoded += 1
+        return reader(lines, delimiter)
+
+    monkeypatch.setattr(pipeline.records, "_LEAST", 1 << 16)
+    monkeypatch.setattr(pipeline.records, "_reader", counting)
+    data = b'"a"b\n' * 10_000
+    start = time.process_time()
+    chunks = list(cut(io.BytesIO(data), 10_000, Place(), ","))
+    assert sum(len(chunk.data) for chunk in chunks) == len(data)
+    assert decoded < 30_000
+    assert time.process_time() - start < 20
+
+
+def test_blank_lines_are_not_held(monkeypatch) -> None:
+    longest = 0
+    look = pipeline.records._record_ends
+
+    def watching(data: bytes, *args: object) -> object:
+        nonlocal longest
+        longest = max(longest, len(data))
+        return look(data, *args)
+
+    monkeypatch.setattr(pipeline.records, "_record_ends", watching)
+    (chunk,) = cut(io.BytesIO(b"\n" * 5000 + b"a\n" + b"\r\n" * 5000), 1, Place(), ",")
+    assert (chunk.start, chunk.data[:2]) == (Place(0, 5000, 5000), b"a\n")
+    assert longest < 50
+
+
+def test_a_chunk_may_be_larger_than_any_file() -> None:
+    (chunk,) = cut(io.BytesIO(b"a\nb\n"), 10**12, Place(), ",")
+    assert chunk.end.rows == 2
+
+
+@pytest.mark.parametrize("data", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n"])
+def test_a_byte_order_mark_alone_is_no_record(data: bytes) -> None:
+    assert list(cut(io.BytesIO(data), 1, Place(), None)) == []
+
+
 def test_only_plain_records_are_read_without_a_parser(monkeypatch) -> None:
     parsed = []
     parse = pipeline.records._parsed
@@ -155,6 +201,6 @@ def test_objects_are_those_of_the_lines(
 ) -> None:
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     data = ending.join(lines).encode()
-    found = [objects(chunk, "t") for chunk in cut(io.BytesIO(data), size, Place(), None)]
+    found = [objects(chunk, "t", ["other"]) for chunk in cut(io.BytesIO(data), size, Place(), None)]
     assert [row for parsed, _ in found for row in parsed] == rows
     assert [line.strip() for _, kept in found for line in kept] == lines

@@ -482,3 +482,20 @@ def test_rows_come_in_chunks_and_progress_adds_up(tmp_path: Path) -> None:
     extend(str(source), target, "csv", added, Columns(), 3, read.append)
     assert added.chunks == [3, 3, 1]
     assert sum(read) == source.stat().st_size
+
+
+def test_progress_is_told_as_rows_are_done(tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("synopsis\n" + f"{'a' * 299}\n" * 4000)
+    added, read, told = Lengths(), [], []
+    added_rows = added.__call__
+
+    class Watching(Lengths):
+        def __call__(self, rows: list[Row]) -> Cells:
+            told.append(sum(read))
+            return added_rows(rows)
+
+    extend(str(source), str(tmp_path / "o.csv"), "csv", Watching(), Columns(), 100, read.append)
+    size = source.stat().st_size
+    assert told[0] < size / 5
+    assert told[len(told) // 2] < size * 0.7
