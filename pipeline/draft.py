@@ -31,11 +31,12 @@ _KEPT = "what is finished is kept: run it again with --resume to go on"
 
 
 @contextmanager
-def open_target(target: str, pack: bool = True) -> Iterator[IO[bytes]]:
+def open_target(target: str, pack: bool = True, scratch: Path | None = None) -> Iterator[IO[bytes]]:
     """A binary stream whose content appears at `target` when the block ends well, else never.
 
     Standard output is filled when the block ends, from a temporary file. What goes to a name in
-    `.gz` is packed, unless `pack` is false: then it is packed already.
+    `.gz` is packed, unless `pack` is false: then it is packed already. `scratch` names the
+    temporary file of a run that no other can disturb, so that its continuation finds it.
     """
     if target == "-":
         with tempfile.TemporaryFile() as spool:
@@ -47,19 +48,24 @@ def open_target(target: str, pack: bool = True) -> Iterator[IO[bytes]]:
     path = _checked(target)
     with _write_errors(target):
         mode = _mode(path)
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        if scratch is None:
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+            os.close(handle)
+            scratch = Path(name)
+        scratch.unlink(missing_ok=True)
+        scratch.touch(0o600)
         try:
-            with open(handle, "wb") as raw:  # noqa: PTH123 (a descriptor)
+            with scratch.open("wb") as raw:
                 if pack and target.lower().endswith(".gz"):
                     with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
                         yield cast(IO[bytes], packed)
                 else:
                     yield raw
                 _sync(raw)
-            Path(scratch).chmod(mode)
-            Path(scratch).replace(path)
+            scratch.chmod(mode)
+            scratch.replace(path)
         finally:
-            Path(scratch).unlink(missing_ok=True)
+            scratch.unlink(missing_ok=True)
 
 
 class Draft:
@@ -128,7 +134,11 @@ class Draft:
         self.checkpoint(done=True)
         if self._journal is None or assemble:
             self._part.seek(0)
-            with open_target(self._target, pack=assemble is not None) as sink:
+            scratch = None
+            if self._journal is not None:
+                path = Path(self._target)
+                scratch = path.with_name(f".{path.name}.whole")
+            with open_target(self._target, assemble is not None, scratch) as sink:
                 (assemble or shutil.copyfileobj)(self._part, sink)
             return
         path = Path(self._target)
