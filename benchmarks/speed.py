@@ -11,6 +11,7 @@ is repeated until there are rows enough. Nothing of them is printed.
 
 from __future__ import annotations
 
+import compileall
 import csv
 import gzip
 import importlib.util
@@ -445,6 +446,8 @@ def main(output: Path | None, rows: int, few: int, runs: int, most: int, trainin
       FOREWARN_CORPUS=../shared/data python benchmarks/speed.py -o docs/benchmarks.md
     """
     corpus = Path(os.environ["FOREWARN_CORPUS"]) if os.environ.get("FOREWARN_CORPUS") else None
+    # As pip does when it installs.
+    compileall.compile_dir(ROOT / "pipeline", quiet=1)
     texts = synopses(corpus)
     words = statistics.mean(len(text.split()) for _, text in texts)
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -76,62 +76,64 @@ def _visible(character: str) -> str:
 class _Step:
     """Replaces what `pattern` finds, in texts that `needed` does not rule out at a glance."""
 
-    pattern: re.Pattern[str]
+    expression: str
     replacement: Callable[[re.Match[str]], str]
     needed: Callable[[str], bool]
+    flags: int = 0
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Compiled when a text first needs it: most never do."""
+        return re.compile(self.expression, self.flags)
 
 
 # No pattern can backtrack over more than it matched.
 _STEPS = (
-    _Step(re.compile(r"&(?:amp;)+"), lambda match: "&", lambda text: "&amp;" in text),
+    _Step(r"&(?:amp;)+", lambda match: "&", lambda text: "&amp;" in text),
     _Step(
-        re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});"),
+        r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});",
         lambda match: _unescape(match[0]),
         lambda text: "&" in text,
     ),
     _Step(
-        re.compile(rf"</?(?:{_INLINE})(?:\s[^<>]*)?/?>", re.IGNORECASE),
+        rf"</?(?:{_INLINE})(?:\s[^<>]*)?/?>",
         lambda match: "",
         lambda text: "<" in text,
+        re.IGNORECASE,
     ),
     _Step(
-        re.compile(r"</?[a-zA-Z][^<>]*>|<!--[^<>]*-->"),
+        r"</?[a-zA-Z][^<>]*>|<!--[^<>]*-->",
         lambda match: " ",
         lambda text: "<" in text,
     ),
     _Step(
-        re.compile(rf"\[/?(?:{_INLINE}|img|quote|list|center)(?:=[^\[\]]*)?\]", re.IGNORECASE),
+        rf"\[/?(?:{_INLINE}|img|quote|list|center)(?:=[^\[\]]*)?\]",
         lambda match: "",
         lambda text: "[" in text,
+        re.IGNORECASE,
     ),
     # A base character with its combining marks, or any character outside ASCII.
     _Step(
-        re.compile(
-            r"[\x00-\x7f][\u0300-\u036f]+|[^\x00-\x7f][\u0300-\u036f]*|[\x00-\x08\x0e-\x1f\x7f]"
-        ),
+        r"[\x00-\x7f][\u0300-\u036f]+|[^\x00-\x7f][\u0300-\u036f]*|[\x00-\x08\x0e-\x1f\x7f]",
         lambda match: _plain(match[0]),
         lambda text: not (text.isascii() and text.isprintable()),
     ),
     _Step(
-        re.compile(
-            r"[(\[]\s*(?:source|written\s+by|adapted\s+from|synopsis\s+(?:by|from)|summary\s+from"
-            r"|translated\s+by|edited\s+by)\b[^()\[\]]{0,200}[)\]]",
-            re.IGNORECASE,
-        ),
+        r"[(\[]\s*(?:source|written\s+by|adapted\s+from|synopsis\s+(?:by|from)|summary\s+from"
+        r"|translated\s+by|edited\s+by)\b[^()\[\]]{0,200}[)\]]",
         lambda match: " ",
         lambda text: "(" in text or "[" in text,
+        re.IGNORECASE,
     ),
     _Step(
-        re.compile(
-            r"(?:(?:(?<=[.!?\"'\n])|^)[\s~-]{0,20}\bsource\s?:\s*[^\n.!?]{1,40}\.?\s*)+\Z",
-            re.IGNORECASE,
-        ),
+        r"(?:(?:(?<=[.!?\"'\n])|^)[\s~-]{0,20}\bsource\s?:\s*[^\n.!?]{1,40}\.?\s*)+\Z",
         lambda match: "",
         lambda text: "source" in text[-100:].casefold(),
+        re.IGNORECASE,
     ),
     # No white space but ' ' is printable.
     _Step(
-        re.compile(r"[^\S ]\s*| \s+|\A\s+|\s+\Z"),
+        r"[^\S ]\s*| \s+|\A\s+|\s+\Z",
         _space,
         lambda text: "  " in text or text[:1] == " " or text[-1:] == " " or not text.isprintable(),
     ),
@@ -207,7 +209,7 @@ def clean_all(texts: Sequence[str]) -> list[str]:
     return cleaned
 
 
-_SOURCE_NOTE = _STEPS[6].pattern
+_SOURCE_NOTE = _STEPS[6]
 _FOREIGN = re.compile(r"[^\x00-\x7f]")
 _REFUSED = "&"
 
@@ -240,7 +242,7 @@ def _settled(character: str) -> str:
 
 def _has_source_note(text: str) -> bool:
     place = text.find("(")
-    while place >= 0 and not _SOURCE_NOTE.match(text, place):
+    while place >= 0 and not _SOURCE_NOTE.pattern.match(text, place):
         place = text.find("(", place + 1)
     return place >= 0
 
