@@ -67,11 +67,33 @@ def chunks(
         raise TableError(f"{name}: a page of it is damaged ({error})") from error
 
 
-def texts(batch: Any, column: str) -> list[str]:
-    """The texts of a column of a record batch; what is not text is empty, so is a lacking one."""
-    if column not in batch.schema.names:
-        return [""] * len(batch)
-    return list(map(text, batch.column(column).to_pylist()))
+def texts(chunk: Chunk, name: str, column: str) -> list[str]:
+    """The texts of a column of a chunk; what is not text is empty, and so is a lacking column.
+
+    Of several columns of that name, the first counts.
+
+    Raises:
+        TableError: a text is not UTF-8.
+    """
+    if column not in chunk.data.schema.names:
+        return [""] * len(chunk.data)
+    values = chunk.data.column(chunk.data.schema.names.index(column))
+    try:
+        return list(map(text, values.to_pylist()))
+    except UnicodeDecodeError as error:
+        row = chunk.start.rows + _first_undecodable(values) + 1
+        raise TableError(
+            f"{name}: row {row} of column {column!r} is not UTF-8; write it anew from its source"
+        ) from error
+
+
+def _first_undecodable(values: Any) -> int:
+    for place, value in enumerate(values):
+        try:
+            value.as_py()
+        except UnicodeDecodeError:
+            return place
+    return 0
 
 
 def arrow_stream(batch: Any, cells: dict[str, list[Any]], schema: Any) -> bytes:

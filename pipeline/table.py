@@ -111,7 +111,7 @@ class Layout:
         """
         if self.kind == "parquet":
             titles, synopses = (
-                parquet.texts(chunk.data, column)
+                parquet.texts(chunk, self.name, column)
                 for column in (self.columns.title, self.columns.synopsis)
             )
             cells = added()(list(zip(titles, synopses, strict=True)))

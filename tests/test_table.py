@@ -315,6 +315,28 @@ def test_every_typed_cell_of_parquet_stays(tmp_path: Path, chunk: int) -> None:
     assert written["echo"].type == pa.string()
 
 
+def test_text_in_parquet_that_is_not_utf8_is_refused_with_its_row(tmp_path: Path) -> None:
+    source = tmp_path / "in.parquet"
+    raw = pa.array([b"good", b"caf\xe9"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"synopsis": raw}), source)
+    message = refusal(source, "parquet")
+    assert "row 2" in message
+    assert "UTF-8" in message
+
+
+def test_of_columns_with_one_name_the_first_is_read(tmp_path: Path) -> None:
+    for kind in ("csv", "parquet"):
+        source, target = tmp_path / f"in.{kind}", tmp_path / f"out.{kind}"
+        if kind == "csv":
+            source.write_text("synopsis,synopsis\nabc,de\n")
+        else:
+            pq.write_table(pa.table([["abc"], ["de"]], names=["synopsis"] * 2), source)
+        assert extended(source, target, kind) == 1
+    written = pq.ParquetFile(tmp_path / "out.parquet").read()
+    assert [column.to_pylist() for column in written.columns[:3]] == [["abc"], ["de"], [3.0]]
+    assert read_delimited((tmp_path / "out.csv").read_bytes(), ",")[1][:3] == ["abc", "de", "3"]
+
+
 def test_parquet_without_rows_gets_its_columns(tmp_path: Path) -> None:
     source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
     pq.write_table(odd_table().slice(0, 0), source)
