@@ -55,10 +55,16 @@ class _Group(click.Group):
         try:
             with _terminable():
                 return super().invoke(ctx)
-        except _Terminated as error:
-            _ended("terminated", error, 128 + signal.SIGTERM)
-        except KeyboardInterrupt as error:
-            _ended("interrupted", error, 128 + signal.SIGINT)
+        except BaseException as error:
+            # What tidies up may stumble, as joblib does over a thread that it had not started.
+            interrupt = error
+            while not isinstance(interrupt, KeyboardInterrupt):
+                if interrupt.__context__ is None:
+                    raise
+                interrupt = interrupt.__context__
+            if isinstance(interrupt, _Terminated):
+                _ended("terminated", interrupt, 128 + signal.SIGTERM)
+            _ended("interrupted", interrupt, 128 + signal.SIGINT)
 
 
 def _ended(told: str, error: BaseException, code: int) -> NoReturn:

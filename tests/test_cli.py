@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import psutil
 import pytest
 from conftest import ROOT, Forewarn, alive, start_forewarn, until
 
 import pipeline
+from pipeline.cli import main
 from pipeline.taxonomy import load_taxonomy
 
 GRIM = (
@@ -290,6 +292,23 @@ def test_an_interrupted_command_ends_with_its_processes_and_leaves_nothing(
     assert (ran.returncode, err) == (code, f"forewarn: {told}\n")
     until(lambda: not any(alive(child) for child in family))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_is_told_though_what_tidies_up_stumbles(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.group(cls=type(main))
+    def group() -> None: ...
+
+    @group.command()
+    def stumble() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("cannot join thread before it is started")
+
+    with pytest.raises(SystemExit) as ended:
+        group.main(["stumble"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "forewarn: interrupted\n"
 
 
 # Help and start
