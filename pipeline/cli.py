@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class _Group(click.Group):
             _ended(str(error), error, 2)
 
     def invoke(self, ctx: click.Context) -> Any:
+        # joblib's, when Ctrl-C ends a command: it says what the user just asked for.
+        warnings.filterwarnings("ignore", ".*still being processed by the workers")
         try:
             with _terminable():
                 return super().invoke(ctx)

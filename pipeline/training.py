@@ -27,6 +27,7 @@ from pipeline.features import analyze
 from pipeline.model import AnyModel, Model
 from pipeline.predictions import Predictions
 from pipeline.taxonomy import Taxonomy
+from pipeline.workers import signals_held
 from pipeline.works import split_folds
 
 FloatArray = npt.NDArray[np.float64]
@@ -116,9 +117,11 @@ def train(
             rows = np.concatenate([np.flatnonzero(fold_of != fold), lesson_rows])
             features = _weigh(counts, is_pair, rows, max_features)
             matrix = features.transform(counts[rows])
-            fits = pool(
-                delayed(_fit_observed)(matrix, taught[rows, tag], seed) for tag in range(len(tags))
-            )
+            with signals_held():
+                fits = pool(
+                    delayed(_fit_observed)(matrix, taught[rows, tag], seed)
+                    for tag in range(len(tags))
+                )
             weights, bias = [], []
             for weight, intercept in fits:
                 weights.append(weight.astype(np.float16))

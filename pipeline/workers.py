@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
@@ -46,7 +47,7 @@ def in_order(
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
-                with _signals_held():
+                with signals_held():
                     waiting.append(pool.submit(task, item))
                 if len(waiting) > _AHEAD * jobs:
                     yield waiting.popleft().result()
@@ -88,11 +89,16 @@ def _end_with(ear: Connection) -> None:
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold back what would interrupt: a process started meanwhile holds it back for ever."""
+def signals_held() -> Iterator[None]:
+    """Hold back what would interrupt: a process started meanwhile holds it back for ever.
+
+    So Ctrl-C does not meet it half started, when Python would print a traceback.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    # It starts with the first process and lets signals through again: so it starts before.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
