@@ -162,14 +162,6 @@ def _watch(session: int, peak: list[float]) -> None:
         time.sleep(0.05)
 
 
-@dataclass(frozen=True)
-class Contender:
-    """A way to tag a table, by its command."""
-
-    name: str
-    command: tuple[object, ...]
-
-
 def synopses(corpus: Path | None) -> list[tuple[str, str]]:
     """(title, synopsis) rows of the real corpus, else of the starter corpus."""
     if corpus:
@@ -231,8 +223,8 @@ def train_fasttext(path: Path) -> Path:
     return path
 
 
-def contenders(scratch: Path, table: Path) -> list[Contender]:
-    """Everyone who tags a table, Forewarn in one process first."""
+def contenders(scratch: Path, table: Path) -> dict[str, tuple[object, ...]]:
+    """The command of everyone who tags a table, Forewarn in one process first."""
     model = load_model()
     assert isinstance(model, Model)
     export_joblib(model, scratch / "model.joblib")
@@ -241,16 +233,16 @@ def contenders(scratch: Path, table: Path) -> list[Contender]:
     words = (PYTHON, "-c", FLOOR.replace("SPLIT", REGEX), table)
     tag = (*FOREWARN, "tag", table, "-q", "-o")
     sklearn = (PYTHON, "-c", SKLEARN, scratch / "model.joblib", scratch / "cut.npy", table)
-    found = [
-        Contender("`forewarn tag`, one process", (*tag, scratch / "one.csv")),
-        Contender("`forewarn tag --jobs -1`", (*tag, scratch / "all.csv", "--jobs", "-1")),
-        Contender("floor: CSV read, split at white space", floor),
-        Contender("floor: CSV read, split into words by a regex", words),
-        Contender("exported pipeline, ten lines of pandas", (*sklearn, scratch / "peer.csv")),
-    ]
+    found: dict[str, tuple[object, ...]] = {
+        "`forewarn tag`, one process": (*tag, scratch / "one.csv"),
+        "`forewarn tag --jobs -1`": (*tag, scratch / "all.csv", "--jobs", "-1"),
+        "floor: CSV read, split at white space": floor,
+        "floor: CSV read, split into words by a regex": words,
+        "exported pipeline, ten lines of pandas": (*sklearn, scratch / "peer.csv"),
+    }
     if importlib.util.find_spec("fasttext"):
         fast = (PYTHON, "-c", FASTTEXT, train_fasttext(scratch / "fasttext.bin"), table)
-        found.append(Contender("fastText, as many tags", (*fast, scratch / "ft.csv")))
+        found["fastText, as many tags"] = (*fast, scratch / "ft.csv")
     return found
 
 
@@ -270,13 +262,13 @@ def differences(one: Path, peer: Path) -> tuple[int, int]:
 def throughput_table(scratch: Path, table: Path, rows: int, runs: int) -> str:
     """Rows a second of every contender, and ratios to Forewarn in one process."""
     everyone = contenders(scratch, table)
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in everyone}
+    seconds: dict[str, list[float]] = {name: [] for name in everyone}
     for turn in range(runs):
-        for contender in everyone:
-            seconds[contender.name].append(run(*contender.command).seconds)
-            click.echo(f"{turn + 1}/{runs} {contender.name}", err=True)
+        for name, command in everyone.items():
+            seconds[name].append(run(*command).seconds)
+            click.echo(f"{turn + 1}/{runs} {name}", err=True)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    mine = median[everyone[0].name]
+    first, mine = next(iter(median.items()))
     lines = [
         "| contender | seconds | rows a second | Forewarn in one process is |",
         "| --- | --- | --- | --- |",
@@ -284,7 +276,7 @@ def throughput_table(scratch: Path, table: Path, rows: int, runs: int) -> str:
     for name, each in median.items():
         told = f"{each / mine:.2g} times as fast"
         told = told if each >= mine else f"{mine / each:.2g} times as slow"
-        told = "-" if name == everyone[0].name else told
+        told = "-" if name == first else told
         lines.append(f"| {name} | {each:.2f} | {rows / each:,.0f} | {told} |")
     different, compared = differences(scratch / "one.csv", scratch / "peer.csv")
     return "\n".join(lines) + (
